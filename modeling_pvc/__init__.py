@@ -1,0 +1,68 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""PVC (Progressive Visual Token Compression) for transformers.
+
+Importing the package registers its classes with transformers' Auto classes, so that checkpoints load without
+`trust_remote_code`, and marks them so that saved checkpoints carry their code.
+"""
+
+from .configuration_pvc import PVCConfig, PVCVisionConfig
+
+
+# isort: split
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor
+from transformers.models.auto.modeling_auto import AutoModelForMultimodalLM
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+
+from .image_processing_pvc import PVCImageProcessor
+from .modeling_pvc import (
+    PVCCompressor,
+    PVCForConditionalGeneration,
+    PVCModel,
+    PVCPreTrainedModel,
+    PVCVisionModel,
+)
+from .presets_pvc import PRESETS, preset_config, preset_processor
+from .processing_pvc import PVCProcessor
+from .video_processing_pvc import PVCVideoProcessor
+
+
+__version__ = "0.1.0"
+
+
+def _register() -> None:
+    AutoConfig.register("pvc", PVCConfig, exist_ok=True)
+    AutoConfig.register("pvc_vision", PVCVisionConfig, exist_ok=True)
+    AutoModel.register(PVCConfig, PVCModel, exist_ok=True)
+    AutoModel.register(PVCVisionConfig, PVCVisionModel, exist_ok=True)
+    AutoModelForImageTextToText.register(PVCConfig, PVCForConditionalGeneration, exist_ok=True)
+    AutoModelForMultimodalLM.register(PVCConfig, PVCForConditionalGeneration, exist_ok=True)
+    AutoImageProcessor.register(PVCConfig, image_processor_classes={"pil": PVCImageProcessor}, exist_ok=True)
+    AutoVideoProcessor.register(PVCConfig, PVCVideoProcessor, exist_ok=True)
+    AutoProcessor.register(PVCConfig, PVCProcessor, exist_ok=True)
+    # Without these, re-saving a model of the installed package would write an auto_map but not the files it names.
+    for configuration in (PVCConfig, PVCVisionConfig):
+        configuration.register_for_auto_class()
+    for model in (PVCModel, PVCVisionModel):
+        model.register_for_auto_class("AutoModel")
+    PVCForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+    for processor in (PVCImageProcessor, PVCVideoProcessor, PVCProcessor):
+        processor.register_for_auto_class()
+
+
+_register()
+
+__all__ = [
+    "PRESETS",
+    "PVCCompressor",
+    "PVCConfig",
+    "PVCForConditionalGeneration",
+    "PVCImageProcessor",
+    "PVCModel",
+    "PVCPreTrainedModel",
+    "PVCProcessor",
+    "PVCVideoProcessor",
+    "PVCVisionConfig",
+    "PVCVisionModel",
+    "preset_config",
+    "preset_processor",
+]

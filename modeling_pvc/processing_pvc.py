@@ -1,0 +1,185 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""Messages with text, images and videos -> model inputs.
+
+A chat template puts one placeholder per image (`<IMG_CONTEXT>`) and per video (`<VIDEO_CONTEXT>`) into the prompt; this
+processor replaces each by its layout with one placeholder per visual token:
+
+    image   <img>…tiles * image_repeats * tokens_per_step…</img>
+    video   Frame1: <img>…video_repeats * tokens_per_step…</img>
+            Frame2: <img>…</img>
+"""
+
+from .requirements_pvc import check_transformers_version  # noqa: F401  (an old transformers stops here)
+
+
+# isort: split
+from typing import Any
+
+from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
+from transformers.utils import auto_docstring
+from transformers.video_processing_utils import VideoProcessorMixin
+
+from .image_processing_pvc import PVCImageProcessorKwargs
+from .media_pvc import VideoSource, flatten_videos
+from .video_processing_pvc import PVCVideoProcessorKwargs, sample_frame_indices
+
+
+# Content may be a string or blocks for every role. The generation markers let trainers find the assistant's tokens.
+CHAT_TEMPLATE = """\
+{%- macro render(content) -%}
+{%- if content is string -%}{{ content }}{%- else -%}
+{%- for block in content -%}
+{%- if block['type'] == 'image' -%}{{ '<IMG_CONTEXT>\\n' }}
+{%- elif block['type'] == 'video' -%}{{ '<VIDEO_CONTEXT>\\n' }}
+{%- elif block['type'] == 'text' -%}{{ block['text'] }}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- if message['role'] == 'assistant' -%}
+{%- generation -%}{{ render(message['content']) + '<|im_end|>' }}{%- endgeneration -%}
+{%- else -%}
+{{- render(message['content']) + '<|im_end|>' -}}
+{%- endif -%}
+{{- '\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
+"""
+
+IMAGE_BLOCK_KEYS = ("image", "url", "path")
+VIDEO_BLOCK_KEYS = ("video", "url", "path")
+# Sampling options that a content block may carry for its own video.
+VIDEO_BLOCK_OPTIONS = ("num_frames", "fps", "start", "end")
+
+
+class PVCProcessorKwargs(ProcessingKwargs, total=False):
+    images_kwargs: PVCImageProcessorKwargs
+    videos_kwargs: PVCVideoProcessorKwargs
+
+
+@auto_docstring
+class PVCProcessor(ProcessorMixin):
+    valid_processor_kwargs = PVCProcessorKwargs
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        video_processor=None,
+        tokens_per_step: int = 64,
+        image_repeats: int = 4,
+        video_repeats: int = 1,
+        chat_template: str | None = None,
+        **kwargs,
+    ):
+        r"""
+        tokens_per_step (`int`, *optional*, defaults to 64):
+            Visual tokens per step; `PVCConfig.tokens_per_step` of the model.
+        image_repeats (`int`, *optional*, defaults to 4):
+            Steps per image tile; `PVCVisionConfig.image_repeats` of the model.
+        video_repeats (`int`, *optional*, defaults to 1):
+            Steps per video frame; `PVCVisionConfig.video_repeats` of the model.
+        """
+        for name in ("image_token", "video_token", "image_start_token", "image_end_token"):
+            token = getattr(tokenizer, name, None)
+            if token is None:
+                raise ValueError(
+                    f"The tokenizer has no `{name}`. Load it with extra_special_tokens={{'image_token': "
+                    "'<IMG_CONTEXT>', 'video_token': '<VIDEO_CONTEXT>', 'image_start_token': '<img>', "
+                    "'image_end_token': '</img>'}."
+                )
+            setattr(self, name, token)
+        self.image_token_id = tokenizer.image_token_id
+        self.video_token_id = tokenizer.video_token_id
+        self.tokens_per_step = tokens_per_step
+        self.image_repeats = image_repeats
+        self.video_repeats = video_repeats
+        super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
+
+    @staticmethod
+    def get_possibly_dynamic_module(module_name: str):
+        # transformers exports this class only where torchvision is installed
+        if module_name == "VideoProcessorMixin":
+            return VideoProcessorMixin
+        return ProcessorMixin.get_possibly_dynamic_module(module_name)
+
+    @property
+    def unused_input_names(self) -> list[str]:
+        # tiles per image: needed here and by TRL, but no argument of the model
+        return ["num_patches"]
+
+    def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        images, text, videos, audio = super().prepare_inputs_layout(images, text, videos, audio, **kwargs)
+        if images is not None and _is_empty(images):
+            images = None
+        if videos is not None:
+            videos = flatten_videos(videos) or None
+        return images, text, videos, audio
+
+    def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        # transformers counts videos by type and knows fewer types than `flatten_videos`
+        names = None if videos is None else ["video"] * len(videos)
+        super().validate_inputs(images=images, text=text, videos=names, audio=audio, **kwargs)
+
+    def _process_videos(self, videos: list[VideoSource], **kwargs):
+        processed = self.video_processor(videos, **kwargs)
+        return processed, [self.replace_video_token(processed, i) for i in range(len(videos))]
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
+        steps = int(image_inputs["num_patches"][image_idx]) * self.image_repeats
+        return self._visual_span(self.image_token, steps)
+
+    def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
+        num_frames = int(video_inputs["num_frames_per_video"][video_idx])
+        frame = self._visual_span(self.video_token, self.video_repeats)
+        return "\n".join(f"Frame{i + 1}: {frame}" for i in range(num_frames))
+
+    def _visual_span(self, token: str, steps: int) -> str:
+        return self.image_start_token + token * (steps * self.tokens_per_step) + self.image_end_token
+
+    def _multimodal_inputs_from_conversations(self, conversations: list, *args, **kwargs):
+        """Media of all content blocks, nested by conversation; data sets fill absent keys of a block with None."""
+        images, videos = [], []
+        for conversation in conversations:
+            images.append([])
+            videos.append([])
+            for message in conversation:
+                content = message.get("content")
+                for block in content if isinstance(content, list) else []:
+                    if block["type"] == "image" and (image := _first(block, IMAGE_BLOCK_KEYS)) is not None:
+                        images[-1].append(image)
+                    elif block["type"] == "video" and (video := _first(block, VIDEO_BLOCK_KEYS)) is not None:
+                        options = {key: block[key] for key in VIDEO_BLOCK_OPTIONS if block.get(key) is not None}
+                        videos[-1].append(VideoSource(video, options))
+                    elif block["type"] not in ("text", "image", "video"):
+                        raise ValueError(f"PVC reads text, image and video blocks, not {block['type']!r}.")
+        return images, videos, [], {}
+
+    def _get_num_multimodal_tokens(self, image_sizes=None, video_sizes=None, **kwargs) -> MultiModalData:
+        """Visual tokens of images `(height, width)` and videos `(frames, height, width)`, without their pixels."""
+        merged = self._merge_kwargs(**kwargs)
+        data: dict[str, Any] = {}
+        if image_sizes is not None:
+            tiles = [
+                self.image_processor.get_number_of_image_patches(*size, merged["images_kwargs"]) for size in image_sizes
+            ]
+            tokens = self.image_repeats * self.tokens_per_step
+            data.update(num_image_tokens=[n * tokens for n in tiles], num_image_patches=tiles)
+        if video_sizes is not None:
+            limit = merged["videos_kwargs"].get("num_frames") or self.video_processor.num_frames
+            sampled = [len(sample_frame_indices(size[0], None, limit)) for size in video_sizes]
+            data["num_video_tokens"] = [n * self.video_repeats * self.tokens_per_step for n in sampled]
+        return MultiModalData(**data)
+
+
+def _is_empty(images: Any) -> bool:
+    return isinstance(images, (list, tuple)) and all(_is_empty(item) for item in images)
+
+
+def _first(block: dict, keys: tuple[str, ...]) -> Any:
+    return next((block[key] for key in keys if block.get(key) is not None), None)
+
+
+__all__ = ["PVCProcessor"]
