@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from transformers.models.auto.modeling_auto import AutoModelForMultimodalLM
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
+from .chat_pvc import PVCChat
 from .image_processing_pvc import PVCImageProcessor
 from .modeling_pvc import (
     PVCCompressor,
@@ -53,6 +54,7 @@ _register()
 
 __all__ = [
     "PRESETS",
+    "PVCChat",
     "PVCCompressor",
     "PVCConfig",
     "PVCForConditionalGeneration",

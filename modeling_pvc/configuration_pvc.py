@@ -218,6 +218,10 @@ class PVCConfig(PreTrainedConfig):
         """The text model's vocabulary size. PEFT compares it to decide whether resized embeddings must be saved."""
         return self.text_config.vocab_size
 
+    @vocab_size.setter
+    def vocab_size(self, value: int):
+        self.text_config.vocab_size = value
+
 
 def _text_config(values: dict) -> PreTrainedConfig:
     model_type = values.get("model_type", "qwen2")

@@ -106,11 +106,11 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 class VideoSource:
     """One video before decoding: a file-like source, a [T, ...] array, or a list of pictures.
 
-    `options` are sampling options for this video alone (`num_frames`, `fps`, `start`, `end`).
+    `sampling_options` are for this video alone (`num_frames`, `fps`, `start`, `end`).
     """
 
     source: Any
-    options: dict[str, Any] = field(default_factory=dict)
+    sampling_options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_file(self) -> bool:
@@ -129,7 +129,8 @@ def flatten_videos(videos: Any) -> list[VideoSource]:
 def _flatten_videos(item: Any, depth: int) -> Iterator[VideoSource]:
     if item is None:
         return
-    if isinstance(item, VideoSource):
+    if hasattr(item, "sampling_options"):
+        # a VideoSource, told by its attribute: remote code may load this file twice, as two classes of that name
         yield item
     elif isinstance(item, SOURCE_TYPES):
         yield VideoSource(item)

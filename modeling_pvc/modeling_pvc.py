@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
@@ -298,6 +298,27 @@ class PVCPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
+        """[`~PreTrainedModel.from_pretrained`], except that a checkpoint with missing or extra weights is refused.
+
+        transformers would only log them and go on with random weights. With `output_loading_info=True` the caller gets
+        `(model, info)` and decides, for instance to start from a checkpoint of another architecture.
+        """
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        )
+        if output_loading_info:
+            return model, info
+        for problem in ("missing", "unexpected"):
+            if keys := sorted(info[f"{problem}_keys"]):
+                raise ValueError(
+                    f"The checkpoint {pretrained_model_name_or_path} does not fit {cls.__name__}: {len(keys)} {problem} "
+                    f"weights, such as {', '.join(keys[:3])}. If that is intended, pass output_loading_info=True, which "
+                    "returns (model, info) instead of raising."
+                )
+        return model
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
@@ -390,7 +411,8 @@ class PVCVisionModel(PVCPreTrainedModel):
             Video frames, `(num_frames, channels, height, width)` for the frames of all videos one after the other, or
             `(num_videos, num_frames, channels, height, width)` for videos of equal length.
         num_frames_per_video (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
-            Number of frames of each video when `pixel_values_videos` is 4-dimensional. One video by default.
+            Number of frames of each video when `pixel_values_videos` is 4-dimensional. Without it each row is a video
+            of one frame, which sees no other row.
         """
         frames, num_tiles, video_shape = self._gather_frames(pixel_values, pixel_values_videos, num_frames_per_video)
         steps, step_index, groups = self.clip_layout(num_tiles, video_shape, num_frames_per_video, frames.device)
@@ -416,6 +438,8 @@ class PVCVisionModel(PVCPreTrainedModel):
             if pixel_values_videos.ndim == 5:
                 video_shape = tuple(pixel_values_videos.shape[:2])
                 pixel_values_videos = pixel_values_videos.flatten(0, 1)
+            elif num_frames_per_video is None:
+                video_shape = (len(pixel_values_videos), 1)
             else:
                 video_shape = (1, len(pixel_values_videos))
                 _check_frame_counts(num_frames_per_video, len(pixel_values_videos))
@@ -563,6 +587,8 @@ class PVCCausalLMOutputWithPast(ModelOutput):
 
 @auto_docstring(custom_intro="PVC without a language modeling head: encoder, compressor and text model.")
 class PVCModel(PVCPreTrainedModel):
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+
     def __init__(self, config: PVCConfig):
         super().__init__(config)
         self.vision_tower = PVCVisionModel._from_config(config.vision_config)
@@ -647,7 +673,8 @@ class PVCModel(PVCPreTrainedModel):
             Frames of all videos, `(num_frames, channels, height, width)`, or videos of equal length,
             `(num_videos, num_frames, channels, height, width)`.
         num_frames_per_video (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
-            Number of frames of each video when `pixel_values_videos` is 4-dimensional. One video by default.
+            Number of frames of each video when `pixel_values_videos` is 4-dimensional. Without it each row is a video
+            of one frame.
 
         Returns:
             The encoder's output, with a list of visual tokens per video, `(num_tokens, hidden_size)`, in
@@ -656,9 +683,9 @@ class PVCModel(PVCPreTrainedModel):
         tokens, outputs = self.encode(
             pixel_values_videos=pixel_values_videos, num_frames_per_video=num_frames_per_video, **kwargs
         )
-        if pixel_values_videos.ndim == 5:
+        if pixel_values_videos.ndim == 5 or num_frames_per_video is None:
             videos = tokens.chunk(len(pixel_values_videos))
-        elif num_frames_per_video is None or len(num_frames_per_video) == 1:
+        elif len(num_frames_per_video) == 1:
             videos = [tokens]
         else:
             videos = tokens.split((num_frames_per_video * self.config.vision_config.video_repeats).tolist())
@@ -790,6 +817,14 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
+
+    def prepare_inputs_for_generation(self, *args, past_key_values=None, is_first_iteration=False, **kwargs):
+        # `generate` never calls it the first iteration of an assistant model, which would draft without its media
+        if isinstance(past_key_values, DynamicCache) and past_key_values.get_seq_length() == 0:
+            is_first_iteration = True
+        return super().prepare_inputs_for_generation(
+            *args, past_key_values=past_key_values, is_first_iteration=is_first_iteration, **kwargs
+        )
 
     @auto_docstring
     def get_image_features(

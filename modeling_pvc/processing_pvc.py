@@ -57,6 +57,7 @@ VIDEO_BLOCK_OPTIONS = ("num_frames", "fps", "start", "end")
 class PVCProcessorKwargs(ProcessingKwargs, total=False):
     images_kwargs: PVCImageProcessorKwargs
     videos_kwargs: PVCVideoProcessorKwargs
+    _defaults = {}  # transformers 5.19 reads it
 
 
 @auto_docstring
@@ -93,6 +94,7 @@ class PVCProcessor(ProcessorMixin):
             setattr(self, name, token)
         self.image_token_id = tokenizer.image_token_id
         self.video_token_id = tokenizer.video_token_id
+        self.auto_map = {"AutoProcessor": "processing_pvc.PVCProcessor"}  # else AutoProcessor loads a bare tokenizer
         self.tokens_per_step = tokens_per_step
         self.image_repeats = image_repeats
         self.video_repeats = video_repeats

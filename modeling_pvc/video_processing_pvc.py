@@ -176,7 +176,7 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
 
         indices = np.arange(metadata.total_num_frames)
         if sample_indices_fn is not None and not isinstance(video.source, list):
-            indices = sample_indices_fn(metadata=metadata, **video.options)
+            indices = sample_indices_fn(metadata=metadata, **video.sampling_options)
         metadata.frames_indices = indices.tolist()
         if isinstance(video.source, list):
             return [load_image(frame) for frame in video.source], metadata

@@ -1,0 +1,154 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""The `pvc` command: `pvc chat` answers questions about images and videos, `pvc inspect` says what they cost."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, TextStreamer
+from transformers.utils import logging
+
+from .chat_pvc import PVCChat
+
+
+INTERNVL_TOKENS_PER_FRAME = 256
+CHAT_HELP = "Commands: /image PATH and /video PATH attach to the next message, /reset forgets, /quit (or Ctrl-D) leaves."
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line and returns its exit status: 0, 1 after an error, 130 when interrupted."""
+    options = build_parser().parse_args(arguments)
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"pvc: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pvc", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    chat = commands.add_parser("chat", help="ask about images and videos; without a question, an interactive chat")
+    _add_media_options(chat)
+    chat.add_argument("question", nargs="?", help="the question; leave it out to chat")
+    chat.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="longest answer (default: 512)")
+    chat.add_argument("--device", help="cpu, cuda, cuda:1, ... or auto for several (default: cuda if there is one)")
+    chat.add_argument("--dtype", default="auto", help="bfloat16, float16, float32 (default: the checkpoint's)")
+    chat.add_argument("--attn", metavar="NAME", help="attention implementation: sdpa, eager, flash_attention_2, ...")
+    chat.set_defaults(run=run_chat)
+
+    inspect = commands.add_parser("inspect", help="print what images and videos cost in tiles, steps and tokens")
+    _add_media_options(inspect)
+    inspect.set_defaults(run=run_inspect)
+    return parser
+
+
+def _add_media_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="checkpoint folder or Hub id")
+    parser.add_argument("--image", action="append", default=[], metavar="PATH", help="an image; may be repeated")
+    parser.add_argument("--video", action="append", default=[], metavar="PATH", help="a video; may be repeated")
+    parser.add_argument("--num-frames", type=int, metavar="N", help="frames per video (default: the processor's)")
+
+
+def _check_model(name: str) -> str:
+    """Says plainly that a folder is missing, which transformers would take for the name of a Hub repository."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise FileNotFoundError(f"No such model folder: {path}")
+    return name
+
+
+def load_model(options: argparse.Namespace) -> torch.nn.Module:
+    """The model that the options of `pvc chat` describe, on its device and in eval mode."""
+    if options.dtype != "auto" and not isinstance(getattr(torch, options.dtype, None), torch.dtype):
+        raise ValueError(f"--dtype {options.dtype} is no torch dtype; use bfloat16, float16 or float32.")
+    kwargs = {"attn_implementation": options.attn} if options.attn else {}
+    if options.device == "auto":
+        kwargs["device_map"] = "auto"
+    model = AutoModelForImageTextToText.from_pretrained(_check_model(options.model), dtype=options.dtype, **kwargs)
+    if options.device != "auto":
+        model = model.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model.eval()
+
+
+def _processor_kwargs(options: argparse.Namespace) -> dict:
+    kwargs = {"show_progress": sys.stderr.isatty()}
+    if options.num_frames is not None:
+        if options.num_frames < 1:
+            raise ValueError(f"--num-frames {options.num_frames}: at least 1 is needed.")
+        kwargs["num_frames"] = options.num_frames
+    return kwargs
+
+
+def run_chat(options: argparse.Namespace) -> None:
+    """`pvc chat`: one answer, or a conversation when there is no question."""
+    processor = AutoProcessor.from_pretrained(_check_model(options.model))
+    chat = PVCChat(load_model(options), processor)
+    generate_kwargs = {
+        "max_new_tokens": options.max_new_tokens,
+        "do_sample": False,
+        "streamer": TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True),
+        "processor_kwargs": _processor_kwargs(options),
+    }
+    if options.question is not None:
+        chat.ask(options.question, options.image, options.video, **generate_kwargs)
+        return
+    print(CHAT_HELP, file=sys.stderr)
+    images, videos = list(options.image), list(options.video)
+    while (line := _read_line()) is not None:
+        command, _, argument = line.partition(" ")
+        if command == "/quit":
+            return
+        if command == "/reset":
+            chat.reset()
+        elif command in ("/image", "/video"):
+            (images if command == "/image" else videos).append(os.path.expanduser(argument.strip()))
+        elif command.startswith("/"):
+            print(CHAT_HELP, file=sys.stderr)
+        elif line:
+            try:
+                chat.ask(line, images, videos, **generate_kwargs)
+            except (ValueError, TypeError, OSError) as error:
+                print(f"pvc: error: {error}", file=sys.stderr)
+            images, videos = [], []
+
+
+def _read_line() -> str | None:
+    try:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return None
+
+
+def run_inspect(options: argparse.Namespace) -> None:
+    """`pvc inspect`: one row per image and video, and their sum."""
+    if not options.image and not options.video:
+        raise ValueError("Nothing to inspect; pass --image or --video.")
+    processor = AutoProcessor.from_pretrained(_check_model(options.model))
+    rows = []
+    for image in options.image:
+        frames = int(processor.image_processor(processor.image_processor.fetch_images([image]))["num_patches"][0])
+        rows.append((image, f"{frames} tiles", frames, frames * processor.image_repeats))
+    for video in options.video:
+        counts = processor.video_processor([video], **_processor_kwargs(options))["num_frames_per_video"]
+        frames = int(counts[0])
+        rows.append((video, f"{frames} frames", frames, frames * processor.video_repeats))
+    width = max(len(str(row[0])) for row in rows)
+    print(f"{'input':{width}}  {'size':>12}  {'steps':>6}  {'PVC tokens':>10}  {'InternVL tokens':>15}")
+    totals = [0, 0, 0]
+    for name, size, frames, steps in rows:
+        costs = (steps, steps * processor.tokens_per_step, frames * INTERNVL_TOKENS_PER_FRAME)
+        totals = [total + cost for total, cost in zip(totals, costs, strict=True)]
+        print(f"{name:{width}}  {size:>12}  {costs[0]:>6}  {costs[1]:>10}  {costs[2]:>15}")
+    if len(rows) > 1:
+        print(f"{'sum':{width}}  {'':>12}  {totals[0]:>6}  {totals[1]:>10}  {totals[2]:>15}")
