@@ -14,7 +14,9 @@ from .chat_pvc import PVCChat
 
 
 INTERNVL_TOKENS_PER_FRAME = 256
-CHAT_HELP = "Commands: /image PATH and /video PATH attach to the next message, /reset forgets, /quit (or Ctrl-D) leaves."
+CHAT_HELP = (
+    "Commands: /image PATH and /video PATH attach to the next message, /reset forgets, /quit (or Ctrl-D) leaves."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -78,7 +78,7 @@ def to_uint8_pixels(image: Image.Image | np.ndarray, data_format: ChannelDimensi
     if pixels.ndim != 3:
         raise ValueError(f"An image array must have shape [H, W], [H, W, C] or [C, H, W], got {list(image.shape)}.")
     first, last = pixels.shape[0], pixels.shape[-1]
-    channels_last = last == 3 and first != 3 or last in (1, 4) and first not in (1, 3, 4)
+    channels_last = (last == 3 and first != 3) or (last in (1, 4) and first not in (1, 3, 4))
     if data_format is not None:
         channels_last = ChannelDimension(data_format) == ChannelDimension.LAST
     if not channels_last:

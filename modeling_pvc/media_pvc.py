@@ -98,7 +98,9 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float32)
     highest = float(values.max(initial=0))
     # The mode does not tell the range: floats come as 0..1 or 0..255, integers as 0..255 or 0..65535.
-    scale = 255.0 if image.mode == "F" and highest <= 1 else 1.0 if highest <= 255 and image.mode != "I;16" else 1 / 257
+    scale = (
+        255.0 if image.mode == "F" and highest <= 1 else 1.0 if highest <= 255 and image.mode != "I;16" else 1 / 257
+    )
     return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
 
 

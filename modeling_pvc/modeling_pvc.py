@@ -305,17 +305,15 @@ class PVCPreTrainedModel(PreTrainedModel):
         transformers would only log them and go on with random weights. With `output_loading_info=True` the caller gets
         `(model, info)` and decides, for instance to start from a checkpoint of another architecture.
         """
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-        )
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         if output_loading_info:
             return model, info
         for problem in ("missing", "unexpected"):
             if keys := sorted(info[f"{problem}_keys"]):
                 raise ValueError(
-                    f"The checkpoint {pretrained_model_name_or_path} does not fit {cls.__name__}: {len(keys)} {problem} "
-                    f"weights, such as {', '.join(keys[:3])}. If that is intended, pass output_loading_info=True, which "
-                    "returns (model, info) instead of raising."
+                    f"The checkpoint {pretrained_model_name_or_path} does not fit {cls.__name__}: {len(keys)} "
+                    f"{problem} weights, such as {', '.join(keys[:3])}. If that is intended, pass "
+                    "output_loading_info=True, which returns (model, info) instead of raising."
                 )
         return model
 

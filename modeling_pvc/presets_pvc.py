@@ -2,8 +2,8 @@
 """Model shapes by name, and a processor that needs no download.
 
 `pvc-8b`, `pvc-2b` and `pvc-1b` have the shapes of InternVL2-8B, InternVL2-2B and InternVL2.5-1B with the PVC encoder
-and compressor; `pvc-tiny` has the full 448 px grid at toy widths. They come with random weights: presets are for tests,
-benchmarks and training from scratch, trained checkpoints are loaded with `from_pretrained`.
+and compressor; `pvc-tiny` has the full 448 px grid at toy widths. They come with random weights: presets are for
+tests, benchmarks and training from scratch, trained checkpoints are loaded with `from_pretrained`.
 """
 
 import copy

@@ -1,8 +1,8 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Messages with text, images and videos -> model inputs.
 
-A chat template puts one placeholder per image (`<IMG_CONTEXT>`) and per video (`<VIDEO_CONTEXT>`) into the prompt; this
-processor replaces each by its layout with one placeholder per visual token:
+A chat template puts one placeholder per image (`<IMG_CONTEXT>`) and per video (`<VIDEO_CONTEXT>`) into the prompt;
+this processor replaces each by its layout with one placeholder per visual token:
 
     image   <img>…tiles * image_repeats * tokens_per_step…</img>
     video   Frame1: <img>…video_repeats * tokens_per_step…</img>
@@ -165,7 +165,8 @@ class PVCProcessor(ProcessorMixin):
         data: dict[str, Any] = {}
         if image_sizes is not None:
             tiles = [
-                self.image_processor.get_number_of_image_patches(*size, merged["images_kwargs"]) for size in image_sizes
+                self.image_processor.get_number_of_image_patches(*size, merged["images_kwargs"])
+                for size in image_sizes
             ]
             tokens = self.image_repeats * self.tokens_per_step
             data.update(num_image_tokens=[n * tokens for n in tiles], num_image_patches=tiles)

@@ -139,7 +139,9 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
             num_frames = max(1, int(duration * fps))
         indices = sample_frame_indices(metadata.total_num_frames, metadata.fps, num_frames, start, end)
         if len(indices) < num_frames:
-            warnings.warn(f"Asked for {num_frames} frames, but there are {len(indices)}; each is used once.", stacklevel=2)
+            warnings.warn(
+                f"Asked for {num_frames} frames, but there are {len(indices)}; each is used once.", stacklevel=2
+            )
         return np.array(indices)
 
     def _decode_and_sample_videos(
@@ -153,7 +155,8 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
         if video_metadata is not None:
             given = make_batched_metadata(videos, video_metadata=video_metadata)
         decoded = [
-            self._decode_video(video, metadata, sample_indices_fn) for video, metadata in zip(videos, given, strict=True)
+            self._decode_video(video, metadata, sample_indices_fn)
+            for video, metadata in zip(videos, given, strict=True)
         ]
         return [frames for frames, _ in decoded], [metadata for _, metadata in decoded]
 

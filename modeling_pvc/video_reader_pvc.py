@@ -176,5 +176,3 @@ def _is_cover_picture(stream) -> bool:
 def _to_rgb_array(frame) -> np.ndarray:
     pixels = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(pixels, k=round(getattr(frame, "rotation", 0) / 90) % 4))
-
-
