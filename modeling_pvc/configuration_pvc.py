@@ -19,7 +19,7 @@ FIRST_MERGE = 2
 
 VISION_AUTO_MAP = {
     "AutoConfig": "configuration_pvc.PVCVisionConfig",
-    "AutoModel": "modeling_pvc.PVCVisionModel",
+    "AutoModel": "modeling_vision_pvc.PVCVisionModel",
 }
 # vLLM takes the first AutoModel* entry, so the order matters: AutoModel is the backbone, as for every native model.
 AUTO_MAP = {

@@ -151,7 +151,7 @@ class PVCImageProcessor(PilBackend):
         super().__init__(**kwargs)
 
     def fetch_images(self, image_url_or_urls: Any):
-        """Loads nested lists of sources (see `media_pvc`); `None` entries, which mark text-only samples, are dropped."""
+        """Loads nested lists of sources; `None` entries, which mark text-only samples, are dropped."""
         if isinstance(image_url_or_urls, (list, tuple)):
             return [self.fetch_images(item) for item in image_url_or_urls if item is not None]
         return load_image(image_url_or_urls)
