@@ -1,15 +1,16 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """The progressive vision encoder of PVC: an InternViT whose last layers see earlier steps (docs/architecture.md).
 
-`PVCVisionModel` takes frames of any mix of clips. An image tile is a static video of `image_repeats` steps, a video has
-one step per frame. Spatial layers see each distinct frame once; the repeats exist from the first progressive layer on.
-Progressive layers attend, causally in time and within a clip, to earlier steps at the same position, and AdaLN tells
-them which step it is: a table over the distinct steps of a batch, never a computation per token.
+`PVCVisionModel` takes frames of any mix of clips. An image tile is a static video of `image_repeats` steps, a video
+has one step per frame. Spatial layers see each distinct frame once; the repeats exist from the first progressive layer
+on. Progressive layers attend, causally in time and within a clip, to earlier steps at the same position, and AdaLN
+tells them which step it is: a table over the distinct steps of a batch, never a computation per token.
 
 Shape vocabulary: N frames, S steps of all clips, K clips, T steps of one clip, P positions (patches + CLS), D width,
 H heads, d head width.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -287,6 +288,7 @@ class PVCPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    _foreign_weights = r"(?!)"  # weights of a full checkpoint that this class may leave out
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
@@ -299,7 +301,8 @@ class PVCPreTrainedModel(PreTrainedModel):
         if output_loading_info:
             return model, info
         for problem in ("missing", "unexpected"):
-            if keys := sorted(info[f"{problem}_keys"]):
+            keys = sorted(key for key in info[f"{problem}_keys"] if not re.match(cls._foreign_weights, key))
+            if keys:
                 raise ValueError(
                     f"The checkpoint {pretrained_model_name_or_path} does not fit {cls.__name__}: {len(keys)} "
                     f"{problem} weights, such as {', '.join(keys[:3])}. If that is intended, pass "
@@ -360,7 +363,9 @@ class PVCVisionModelOutput(BaseModelOutputWithPooling):
 class PVCVisionModel(PVCPreTrainedModel):
     config: PVCVisionConfig
     main_input_name = "pixel_values"
-    base_model_prefix = "vision_tower"
+    base_model_prefix = "model.vision_tower"  # where a full checkpoint keeps it
+    # not `_keys_to_ignore_on_load_unexpected`, which a model around the encoder would inherit
+    _foreign_weights = r"(model\.)?(compressor|language_model)\.|lm_head\."
     input_modalities = ("image", "video")
     _can_record_outputs = {
         "hidden_states": PVCVisionLayer,
