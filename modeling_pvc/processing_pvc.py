@@ -107,6 +107,14 @@ class PVCProcessor(ProcessorMixin):
             return VideoProcessorMixin
         return ProcessorMixin.get_possibly_dynamic_module(module_name)
 
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        # A call with truncation leaves it in the tokenizer, and a file with it would truncate every later prompt.
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            backend.no_truncation()
+            backend.no_padding()
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
     @property
     def unused_input_names(self) -> list[str]:
         # tiles per image: needed here and by TRL, but no argument of the model
