@@ -19,6 +19,14 @@ CHAT_HELP = (
 )
 
 
+class PrintableStreamer(TextStreamer):
+    """Prints an answer as it is made, without control characters that a terminal would obey."""
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        printable = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+        super().on_finalized_text(printable, stream_end=stream_end)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns its exit status: 0, 1 after an error, 130 when interrupted."""
     options = build_parser().parse_args(arguments)
@@ -99,7 +107,7 @@ def run_chat(options: argparse.Namespace) -> None:
     generate_kwargs = {
         "max_new_tokens": options.max_new_tokens,
         "do_sample": False,
-        "streamer": TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True),
+        "streamer": PrintableStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True),
         "processor_kwargs": _processor_kwargs(options),
     }
     if options.question is not None:

@@ -65,7 +65,17 @@ def test_chat_answers_a_question(pvc, picture, clip, capsys):
 
 
 def test_interactive_chat(pvc, picture, capsys, monkeypatch):
-    lines = ["hello", f"/image {picture}", "what is it?", "/help", "/image /none.png", "lost", "/reset", "bye", "/quit"]
+    lines = [
+        "hello",
+        f"/image {picture}",
+        "what is it?",
+        "/help",
+        "/image /none.png",
+        "lost",
+        "/reset",
+        "bye",
+        "/quit",
+    ]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join([*lines, "never read"])))
     assert pvc("chat", "--max-new-tokens", 2) == 0
     output = capsys.readouterr()

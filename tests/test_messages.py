@@ -246,7 +246,7 @@ def test_a_call_with_truncation_is_not_saved(processor, picture, tmp_path):
 def test_a_tokenizer_without_the_tokens():
     tokenizer = byte_tokenizer()
     del tokenizer._special_tokens_map["video_token"]
-    with pytest.raises(ValueError, match="no `video_token`.*extra_special_tokens"):
+    with pytest.raises(ValueError, match=r"no `video_token`.*extra_special_tokens"):
         PVCProcessor(PVCImageProcessor(), tokenizer, PVCVideoProcessor())
 
 
