@@ -300,6 +300,8 @@ class PVCPreTrainedModel(PreTrainedModel):
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         if output_loading_info:
             return model, info
+        if pretrained_model_name_or_path is None:  # built from a config and a state dict
+            return model
         for problem in ("missing", "unexpected"):
             keys = sorted(key for key in info[f"{problem}_keys"] if not re.match(cls._foreign_weights, key))
             if keys:

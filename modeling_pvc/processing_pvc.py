@@ -169,7 +169,7 @@ class PVCProcessor(ProcessorMixin):
 
     def _get_num_multimodal_tokens(self, image_sizes=None, video_sizes=None, **kwargs) -> MultiModalData:
         """Visual tokens of images `(height, width)` and videos `(frames, height, width)`, without their pixels."""
-        merged = self._merge_kwargs(**kwargs)
+        merged = self._merge_kwargs(self.valid_processor_kwargs, **kwargs)  # 5.19 wants the class
         data: dict[str, Any] = {}
         if image_sizes is not None:
             tiles = [
