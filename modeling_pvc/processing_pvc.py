@@ -48,8 +48,6 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
 """
 
-IMAGE_BLOCK_KEYS = ("image", "url", "path")
-VIDEO_BLOCK_KEYS = ("video", "url", "path")
 # Sampling options that a content block may carry for its own video.
 VIDEO_BLOCK_OPTIONS = ("num_frames", "fps", "start", "end")
 
@@ -132,6 +130,10 @@ class PVCProcessor(ProcessorMixin):
         # transformers counts videos by type and knows fewer types than `flatten_videos`
         names = None if videos is None else ["video"] * len(videos)
         super().validate_inputs(images=images, text=text, videos=names, audio=audio, **kwargs)
+        for media, name, token in ((images, "images", self.image_token), (videos, "videos", self.video_token)):
+            count = sum(sample.count(token) for sample in text or [])
+            if media is None and count:  # transformers 5.19 does not check this
+                raise ValueError(f"Found {count} {token} tokens in the text but no {name} were passed.")
 
     def _process_videos(self, videos: list[VideoSource], **kwargs):
         processed = self.video_processor(videos, **kwargs)
@@ -149,23 +151,13 @@ class PVCProcessor(ProcessorMixin):
     def _visual_span(self, token: str, steps: int) -> str:
         return self.image_start_token + token * (steps * self.tokens_per_step) + self.image_end_token
 
-    def _multimodal_inputs_from_conversations(self, conversations: list, *args, **kwargs):
-        """Media of all content blocks, nested by conversation; data sets fill absent keys of a block with None."""
-        images, videos = [], []
-        for conversation in conversations:
-            images.append([])
-            videos.append([])
-            for message in conversation:
-                content = message.get("content")
-                for block in content if isinstance(content, list) else []:
-                    if block["type"] == "image" and (image := _first(block, IMAGE_BLOCK_KEYS)) is not None:
-                        images[-1].append(image)
-                    elif block["type"] == "video" and (video := _first(block, VIDEO_BLOCK_KEYS)) is not None:
-                        options = {key: block[key] for key in VIDEO_BLOCK_OPTIONS if block.get(key) is not None}
-                        videos[-1].append(VideoSource(video, options))
-                    elif block["type"] not in ("text", "image", "video"):
-                        raise ValueError(f"PVC reads text, image and video blocks, not {block['type']!r}.")
-        return images, videos, [], {}
+    def apply_chat_template(self, conversation: list, *args, **kwargs):
+        """[`~ProcessorMixin.apply_chat_template`] for messages whose blocks may carry options and None-valued keys.
+
+        A video block may hold `num_frames`, `fps`, `start` or `end` for its own video. Raises `ValueError` for blocks
+        that are neither text, image nor video.
+        """
+        return super().apply_chat_template(_normalize_messages(conversation), *args, **kwargs)
 
     def _get_num_multimodal_tokens(self, image_sizes=None, video_sizes=None, **kwargs) -> MultiModalData:
         """Visual tokens of images `(height, width)` and videos `(frames, height, width)`, without their pixels."""
@@ -189,8 +181,31 @@ def _is_empty(images: Any) -> bool:
     return isinstance(images, (list, tuple)) and all(_is_empty(item) for item in images)
 
 
-def _first(block: dict, keys: tuple[str, ...]) -> Any:
-    return next((block[key] for key in keys if block.get(key) is not None), None)
+def _normalize_messages(conversation: list) -> list:
+    """A copy of one conversation or a batch of them, with one media source per block (`_normalize_block`)."""
+    if isinstance(conversation, (list, tuple)):
+        return [_normalize_messages(item) for item in conversation]
+    if isinstance(conversation, dict) and isinstance(conversation.get("content"), (list, tuple)):
+        return {**conversation, "content": [_normalize_block(block) for block in conversation["content"]]}
+    return conversation
+
+
+def _normalize_block(block: dict) -> dict:
+    """Drops None values, which data sets put in absent keys, and ties a video to its own sampling options."""
+    block = {key: value for key, value in block.items() if value is not None}
+    kind = block["type"]
+    if kind in ("text", "image_url"):
+        return block
+    if kind not in ("image", "video"):
+        raise ValueError(f"PVC reads text, image and video blocks, not {kind!r}.")
+    source = next((block[key] for key in (kind, "url", "path") if key in block), None)
+    if source is None and "base64" in block:
+        source = "data:;base64," + block["base64"]
+    if source is None:
+        return {"type": kind}
+    if kind == "video":
+        source = VideoSource(source, {key: block[key] for key in VIDEO_BLOCK_OPTIONS if key in block})
+    return {"type": kind, kind: source}
 
 
 __all__ = ["PVCProcessor"]

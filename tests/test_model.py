@@ -5,6 +5,7 @@ import torch
 from conftest import small_config, small_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
+from transformers.generation import utils as generation_utils
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_pvc import PVCForConditionalGeneration, PVCModel, PVCVisionModel
@@ -131,6 +132,8 @@ GENERATION_MODES = {
 
 @pytest.mark.parametrize("mode", GENERATION_MODES)
 def test_generate(model, mode):
+    if mode == "chunked prefill" and not hasattr(generation_utils, "_slice_mm_encoder_output"):
+        pytest.skip("this transformers does not cut pre-encoded media into chunks")
     kwargs = {"do_sample": False, "max_new_tokens": 5, "min_new_tokens": 5, **GENERATION_MODES[mode]}
     batch = batch_of([0, 1, 2, 3])
     output = model.generate(**batch, **kwargs)
