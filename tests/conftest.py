@@ -15,6 +15,9 @@ from PIL import Image
 from modeling_pvc import PVCForConditionalGeneration, preset_config, preset_processor
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # one worker per core already
+
 SMALL = {"image_size": 56}  # 4 x 4 patches, one token per step
 
 
