@@ -24,6 +24,7 @@ from .modeling_pvc import (
 )
 from .presets_pvc import PRESETS, preset_config, preset_processor
 from .processing_pvc import PVCProcessor
+from .temporal_cache_pvc import PVCTemporalCache
 from .video_processing_pvc import PVCVideoProcessor
 
 
@@ -62,6 +63,7 @@ __all__ = [
     "PVCModel",
     "PVCPreTrainedModel",
     "PVCProcessor",
+    "PVCTemporalCache",
     "PVCVideoProcessor",
     "PVCVisionConfig",
     "PVCVisionModel",

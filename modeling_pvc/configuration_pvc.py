@@ -10,6 +10,7 @@ from .requirements_pvc import check_transformers_version  # noqa: F401  (an old 
 # isort: split
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.auto import CONFIG_MAPPING, AutoConfig
 from transformers.utils import auto_docstring
 
@@ -53,6 +54,13 @@ class PVCVisionConfig(PreTrainedConfig):
         Number of steps of each video frame.
     temporal_window (`int`, *optional*):
         Number of most recent steps, the current one included, that temporal attention sees. All of them by default.
+    frames_per_chunk (`int`, *optional*, defaults to 64):
+        Frames worth of activations that encoding without gradients holds at a time, beyond the tokens of a layer.
+        Changes memory, not results.
+    image_mean (`list[float]`, *optional*, defaults to ImageNet's):
+        Mean per channel that raw uint8 frames are normalised with on the model's device.
+    image_std (`list[float]`, *optional*, defaults to ImageNet's):
+        Standard deviation per channel for the same.
 
     Example:
 
@@ -87,6 +95,9 @@ class PVCVisionConfig(PreTrainedConfig):
     image_repeats: int = 4
     video_repeats: int = 1
     temporal_window: int | None = None
+    frames_per_chunk: int = 64
+    image_mean: list[float] | tuple[float, ...] = tuple(IMAGENET_DEFAULT_MEAN)
+    image_std: list[float] | tuple[float, ...] = tuple(IMAGENET_DEFAULT_STD)
 
     def __post_init__(self, **kwargs):
         if self.num_temporal_layers is None:
@@ -114,7 +125,7 @@ class PVCVisionConfig(PreTrainedConfig):
             raise ValueError(f"norm_type={self.norm_type!r} is unknown; use 'layer_norm' or 'rms_norm'.")
         if self.step_embedding_size % 2:
             raise ValueError(f"step_embedding_size={self.step_embedding_size} must be even: half sines, half cosines.")
-        for name in ("image_repeats", "video_repeats", "temporal_window"):
+        for name in ("image_repeats", "video_repeats", "temporal_window", "frames_per_chunk"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1.")

@@ -31,6 +31,7 @@ from .modeling_vision_pvc import (
     PVCStepModulation,
     PVCVisionModel,
     PVCVisionModelOutput,
+    run_in_chunks,
 )
 
 
@@ -58,13 +59,23 @@ class PVCCompressor(nn.Module):
         self.act = ACT2FN[config.projector_hidden_act]
         self.linear_2 = nn.Linear(text.hidden_size, text.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor, steps: torch.Tensor, step_index: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        steps: torch.Tensor,
+        step_index: torch.Tensor,
+        frames_per_chunk: int | None = None,
+    ) -> torch.Tensor:
         """[S, 1 + patches, D], distinct steps int[T], rows of that table int[S] -> [S, M, D_text]"""
-        patches = hidden_states[:, 1:].unflatten(1, (self.grid_size, self.grid_size))
-        merged = self.layer_norm(merge_patches(patches, FIRST_MERGE))
-        tokens = merge_patches(merged, self.second_merge).flatten(1, 2)  # [S, M, merge_size ** 2 * D]
-        tokens = self.modulation(tokens, self.step_embedding(steps, tokens.dtype), step_index)
-        return self.linear_2(self.act(self.linear_1(tokens)))
+        scale, shift = self.modulation(self.step_embedding(steps, hidden_states.dtype), step_index)
+
+        def compress(part: slice) -> torch.Tensor:
+            patches = hidden_states[part, 1:].unflatten(1, (self.grid_size, self.grid_size))
+            merged = self.layer_norm(merge_patches(patches, FIRST_MERGE))
+            tokens = merge_patches(merged, self.second_merge).flatten(1, 2)  # [s, M, merge_size ** 2 * D]
+            return self.linear_2(self.act(self.linear_1(tokens * scale[part] + shift[part])))
+
+        return run_in_chunks(compress, len(hidden_states), None if torch.is_grad_enabled() else frames_per_chunk)
 
 
 @auto_docstring(custom_intro="Output of [`PVCModel`].")
@@ -131,6 +142,7 @@ class PVCModel(PVCPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         num_frames_per_video: torch.LongTensor | None = None,
+        frames_per_chunk: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, PVCVisionModelOutput]:
         """One encoder call for all images and videos of a batch; arguments as in [`PVCVisionModel`].
@@ -146,10 +158,12 @@ class PVCModel(PVCPreTrainedModel):
                 pixel_values=pixel_values,
                 pixel_values_videos=pixel_values_videos,
                 num_frames_per_video=num_frames_per_video,
+                frames_per_chunk=frames_per_chunk,
                 return_dict=True,
                 **kwargs,
             )
-        return self.compressor(outputs.last_hidden_state, outputs.steps, outputs.step_index), outputs
+        chunk = frames_per_chunk or self.config.vision_config.frames_per_chunk
+        return self.compressor(outputs.last_hidden_state, outputs.steps, outputs.step_index, chunk), outputs
 
     def _image_tokens(self, step_tokens: torch.Tensor) -> torch.Tensor:
         """Tokens of the steps of all tiles [N * T, M, D_text] -> [N, T * M, D_text] in `config.image_token_order`."""

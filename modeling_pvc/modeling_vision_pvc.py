@@ -13,6 +13,7 @@ H heads, d head width.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_pvc import PVCConfig, PVCVisionConfig
+from .temporal_cache_pvc import PVCTemporalCache
 
 
 def eager_attention_forward(
@@ -86,19 +88,19 @@ class PVCVisionAttention(nn.Module):
         self.k_norm = PVCVisionRMSNorm(config.hidden_size) if config.use_qk_norm else nn.Identity()
 
     def project(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """[S, P, D] -> query, key, value, each [S, P, H, d]."""
+        """[S, P, D] -> query, key, value, each [S, P, H, d]"""
         heads = (*hidden_states.shape[:-1], -1, self.head_dim)
         query = self.q_norm(self.q_proj(hidden_states)).view(heads)
         key = self.k_norm(self.k_proj(hidden_states)).view(heads)
         return query, key, self.v_proj(hidden_states).view(heads)
 
     def attend(self, attention_interface: Callable, query, key, value, attention_mask=None, **kwargs):
-        """query, key, value [B, L, H, d] -> [B, L, H * d] and the weights, if the implementation returns them."""
+        """query, key, value [B, H, L, d] -> [B, L, H * d] and the weights, if the implementation returns them."""
         attn_output, attn_weights = attention_interface(
             self,
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
+            query,
+            key,
+            value,
             attention_mask,
             dropout=0.0 if not self.training else self.attention_dropout,
             scaling=self.scaling,
@@ -112,7 +114,8 @@ class PVCVisionAttention(nn.Module):
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        attn_output, attn_weights = self.attend(attention_interface, *self.project(hidden_states), **kwargs)
+        states = [state.transpose(1, 2) for state in self.project(hidden_states)]
+        attn_output, attn_weights = self.attend(attention_interface, *states, **kwargs)
         return self.o_proj(attn_output), attn_weights
 
 
@@ -125,7 +128,7 @@ class PVCClipGroup(NamedTuple):
 
     num_clips: int
     num_steps: int
-    mask: torch.Tensor  # bool[1, 1, num_steps, num_steps], True where a step (row) sees another (column)
+    mask: torch.Tensor  # bool[1, 1, num_steps, seen steps], True where a step (row) sees another (column)
 
 
 class PVCTemporalAttention(PVCVisionAttention):
@@ -135,16 +138,27 @@ class PVCTemporalAttention(PVCVisionAttention):
     FLOPs, so that a special kernel has nothing to win.
     """
 
-    def forward(self, hidden_states: torch.Tensor, groups: list[PVCClipGroup], **kwargs: Unpack[TransformersKwargs]):
-        """[S, P, D], the steps of all groups one after the other -> [S, P, D], weights per group [K * P, H, T, T]."""
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        groups: list[PVCClipGroup],
+        remember: Callable | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ):
+        """[S, P, D], the steps of all groups one after the other -> [S, P, D], weights per group [K * P, H, T, T].
+
+        `remember` takes the new keys and values and returns them behind those of earlier steps (streaming).
+        """
         implementation = "eager" if self.config._attn_implementation == "eager" else "sdpa"
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         states = self.project(hidden_states)
         outputs, weights, start = [], [], 0
         for group in groups:
             stop = start + group.num_clips * group.num_steps
-            rows = [_positions_first(state[start:stop], group) for state in states]
-            output, weight = self.attend(attention_interface, *rows, attention_mask=group.mask, **kwargs)
+            query, key, value = (_positions_first(state[start:stop], group) for state in states)
+            if remember is not None:
+                key, value = remember(key, value)
+            output, weight = self.attend(attention_interface, query, key, value, group.mask, **kwargs)
             outputs.append(_steps_first(output, group))
             weights.append(weight)
             start = stop
@@ -152,8 +166,9 @@ class PVCTemporalAttention(PVCVisionAttention):
 
 
 def _positions_first(states: torch.Tensor, group: PVCClipGroup) -> torch.Tensor:
-    """[K * T, P, H, d] -> [K * P, T, H, d]"""
-    return states.unflatten(0, (group.num_clips, group.num_steps)).transpose(1, 2).flatten(0, 1)
+    """[K * T, P, H, d] -> [K * P, H, T, d]"""
+    states = states.unflatten(0, (group.num_clips, group.num_steps))  # [K, T, P, H, d]
+    return states.permute(0, 2, 3, 1, 4).flatten(0, 1)
 
 
 def _steps_first(states: torch.Tensor, group: PVCClipGroup) -> torch.Tensor:
@@ -182,19 +197,38 @@ class PVCStepEmbedding(nn.Module):
 
 
 class PVCStepModulation(nn.Module):
-    """The adaptive half of AdaLN: `x * (1 + scale(e_t)) + shift(e_t)`. Starts as the identity."""
+    """Scale and shift of AdaLN, from the step alone: `x * (1 + scale(e_t)) + shift(e_t)`. Starts as the identity."""
 
     def __init__(self, step_size: int, hidden_size: int):
         super().__init__()
         self.linear = nn.Linear(step_size, 2 * hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor, step_table: torch.Tensor, step_index: torch.Tensor):
+    def forward(self, step_table: torch.Tensor, step_index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        hidden_states [S, P, D]; step_table [T, E], the embeddings of the distinct steps; step_index int[S], the row of
-        the table that each step uses.
+        step_table [T, E], the embeddings of the distinct steps; step_index int[S], the row of the table that each step
+        uses -> `1 + scale` and `shift`, each [S, 1, D].
         """
-        scale, shift = self.linear(step_table)[step_index].unsqueeze(1).chunk(2, dim=-1)  # each [S, 1, D]
-        return hidden_states * (1 + scale) + shift
+        scale, shift = self.linear(step_table)[step_index].unsqueeze(1).chunk(2, dim=-1)
+        return 1 + scale, shift
+
+
+def run_in_chunks(
+    function: Callable, length: int, chunk: int | None, dim: int = 0, output: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Joins `function(slice)` over consecutive slices of `length` along `dim`, keeping one slice's work in memory.
+
+    The results are written into `output`, which may be what the function reads if slices do not depend on each other.
+    """
+    if chunk is None or chunk >= length:
+        return function(slice(0, length))
+    for start in range(0, length, chunk):
+        part = function(slice(start, min(start + chunk, length)))
+        if output is None:
+            shape = list(part.shape)
+            shape[dim] = length
+            output = part.new_empty(shape)
+        output.narrow(dim, start, part.shape[dim]).copy_(part)
+    return output
 
 
 class PVCVisionMLP(nn.Module):
@@ -221,8 +255,15 @@ class PVCVisionLayer(GradientCheckpointingLayer):
         self.lambda_1 = nn.Parameter(config.layer_scale_init_value * torch.ones(config.hidden_size))
         self.lambda_2 = nn.Parameter(config.layer_scale_init_value * torch.ones(config.hidden_size))
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
-        """[S, P, D] -> [S, P, D]"""
+    def forward(
+        self, hidden_states: torch.Tensor, frames_per_chunk: int | None = None, **kwargs: Unpack[TransformersKwargs]
+    ) -> torch.Tensor:
+        """[S, P, D] -> [S, P, D], `frames_per_chunk` steps at a time."""
+        return run_in_chunks(
+            lambda part: self.block(hidden_states[part], **kwargs), len(hidden_states), frames_per_chunk
+        )
+
+    def block(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         attn_output, _ = self.attention(self.layernorm_before(hidden_states), **kwargs)
         hidden_states = hidden_states + self.lambda_1 * attn_output
         return hidden_states + self.lambda_2 * self.mlp(self.layernorm_after(hidden_states))
@@ -244,12 +285,34 @@ class PVCProgressiveLayer(PVCVisionLayer):
         step_table: torch.Tensor,
         step_index: torch.Tensor,
         groups: list[PVCClipGroup],
+        frames_per_chunk: int | None = None,
+        remember: Callable | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """[S, P, D] -> [S, P, D]; the other arguments as in `PVCStepModulation` and `PVCTemporalAttention`."""
-        temporal_input = self.temporal_modulation(self.temporal_norm(hidden_states), step_table, step_index)
-        temporal_output, _ = self.temporal_attention(temporal_input, groups, **kwargs)
-        return super().forward(hidden_states + self.temporal_gate * temporal_output, **kwargs)
+        """[S, P, D] -> [S, P, D]; the other arguments as in `PVCStepModulation` and `PVCTemporalAttention`.
+
+        Temporal attention is independent per position, the rest per step: each is chunked over what it is independent
+        of, so that both hold `frames_per_chunk` frames' worth of activations. With `remember`, what is appended to a
+        stream is the chunk.
+        """
+        num_steps, num_positions = hidden_states.shape[:2]
+        scale, shift = self.temporal_modulation(step_table, step_index)
+
+        def attend_in_time(part: slice) -> torch.Tensor:
+            residual = hidden_states[:, part]
+            normed = self.temporal_norm(residual) * scale + shift
+            output, _ = self.temporal_attention(normed, groups, remember, **kwargs)
+            return residual + self.temporal_gate * output
+
+        in_chunks = frames_per_chunk is not None and frames_per_chunk < num_steps and remember is None
+        positions_per_chunk = max(1, frames_per_chunk * num_positions // num_steps) if in_chunks else None
+        hidden_states = run_in_chunks(attend_in_time, num_positions, positions_per_chunk, dim=1)
+        return run_in_chunks(
+            lambda part: self.block(hidden_states[part], **kwargs),
+            num_steps,
+            frames_per_chunk,
+            output=hidden_states if in_chunks else None,  # ours alone, so it may be written over once it is read
+        )
 
 
 class PVCVisionEmbeddings(nn.Module):
@@ -258,20 +321,24 @@ class PVCVisionEmbeddings(nn.Module):
     def __init__(self, config: PVCVisionConfig):
         super().__init__()
         self.expected = (config.num_channels, config.image_size, config.image_size)
+        self.normalization = (config.image_mean, config.image_std)
         self.patch_embedding = nn.Conv2d(
             config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size
         )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.position_embeddings = nn.Parameter(torch.zeros(1, config.grid_size**2 + 1, config.hidden_size))
 
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """float[N, 3, H, W] -> [N, P, D]"""
+    def forward(self, frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Normalised float[N, 3, H, W] or raw uint8[N, 3, H, W] -> [N, P, D] of the given dtype."""
         if frames.shape[1:] != self.expected:
             raise ValueError(
                 f"PVC expects frames of shape [N, {', '.join(map(str, self.expected))}], got {list(frames.shape)}. "
                 "PVCProcessor makes them of that size."
             )
-        patches = self.patch_embedding(frames).flatten(2).transpose(1, 2)
+        if frames.dtype == torch.uint8:
+            mean, std = (torch.tensor(values, device=frames.device)[:, None, None] for values in self.normalization)
+            frames = (frames / 255 - mean) / std
+        patches = self.patch_embedding(frames.to(dtype)).flatten(2).transpose(1, 2)
         return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + self.position_embeddings
 
 
@@ -397,30 +464,46 @@ class PVCVisionModel(PVCPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         num_frames_per_video: torch.LongTensor | None = None,
+        temporal_cache: PVCTemporalCache | None = None,
+        frames_per_chunk: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | PVCVisionModelOutput:
         r"""
         pixel_values (`torch.Tensor` of shape `(num_tiles, channels, height, width)`, *optional*):
-            Image tiles. Each becomes a clip of `config.image_repeats` steps.
+            Image tiles, normalised or uint8. Each becomes a clip of `config.image_repeats` steps.
         pixel_values_videos (`torch.Tensor`, *optional*):
             Video frames, `(num_frames, channels, height, width)` for the frames of all videos one after the other, or
             `(num_videos, num_frames, channels, height, width)` for videos of equal length.
         num_frames_per_video (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
             Number of frames of each video when `pixel_values_videos` is 4-dimensional. Without it each row is a video
             of one frame, which sees no other row.
+        temporal_cache (`PVCTemporalCache`, *optional*):
+            State of a stream, or of as many streams as there are videos: the frames continue it, and it is updated.
+        frames_per_chunk (`int`, *optional*):
+            Frames worth of activations to hold at a time, beyond the tokens of a layer and its result. Changes memory,
+            not results. Defaults to `config.frames_per_chunk`; without effect where gradients or attention weights
+            are recorded.
         """
         frames, num_tiles, video_shape = self._gather_frames(pixel_values, pixel_values_videos, num_frames_per_video)
-        steps, step_index, groups = self.clip_layout(num_tiles, video_shape, num_frames_per_video, frames.device)
+        past = self._past_steps(temporal_cache, num_tiles, video_shape, num_frames_per_video)
+        steps, step_index, groups = self.clip_layout(num_tiles, video_shape, num_frames_per_video, frames.device, past)
+        chunk = self._chunk_size(frames_per_chunk, kwargs)
 
-        hidden_states = self.embeddings(frames)  # [N, P, D]
+        dtype = self.dtype
+        hidden_states = run_in_chunks(
+            lambda part: self.embeddings(frames[part], dtype), len(frames), chunk
+        )  # [N, P, D]
         num_spatial_layers = self.config.num_hidden_layers - self.config.num_temporal_layers
         for layer in self.layers[:num_spatial_layers]:
-            hidden_states = layer(hidden_states, **kwargs)
+            hidden_states = layer(hidden_states, frames_per_chunk=chunk, **kwargs)
 
         hidden_states = self._repeat_frames(hidden_states, num_tiles)  # [S, P, D]
         step_table = self.step_embedding(steps, hidden_states.dtype)
-        for layer in self.layers[num_spatial_layers:]:
-            hidden_states = layer(hidden_states, step_table, step_index, groups, **kwargs)
+        for i, layer in enumerate(self.layers[num_spatial_layers:]):
+            remember = None if temporal_cache is None else partial(temporal_cache.update, i)
+            hidden_states = layer(hidden_states, step_table, step_index, groups, chunk, remember, **kwargs)
+        if temporal_cache is not None:
+            temporal_cache.advance(groups[0].num_steps)
         return PVCVisionModelOutput(last_hidden_state=hidden_states, steps=steps, step_index=step_index)
 
     def _gather_frames(self, pixel_values, pixel_values_videos, num_frames_per_video):
@@ -441,7 +524,26 @@ class PVCVisionModel(PVCPreTrainedModel):
             parts.append(pixel_values_videos)
         if not parts or sum(map(len, parts)) == 0:
             raise ValueError("PVC's encoder needs at least one frame: pass `pixel_values` or `pixel_values_videos`.")
-        return torch.cat(parts).to(self.dtype), num_tiles, video_shape
+        return parts[0] if len(parts) == 1 else torch.cat(parts), num_tiles, video_shape
+
+    def _past_steps(self, temporal_cache, num_tiles, video_shape, num_frames_per_video) -> tuple[int, int]:
+        """Steps already encoded, and how many of them are kept; (0, 0) without a cache."""
+        if temporal_cache is None:
+            return 0, 0
+        if num_tiles or (num_frames_per_video is not None and len(num_frames_per_video) > 1):
+            raise ValueError(
+                "A temporal_cache continues videos of equal length, [streams, frames, C, H, W], no images."
+            )
+        rows = video_shape[0] * (self.config.grid_size**2 + 1)
+        if temporal_cache.batch_size not in (None, rows):
+            streams = temporal_cache.batch_size * video_shape[0] // rows
+            raise ValueError(f"The temporal_cache holds {streams} streams, but {video_shape[0]} videos were given.")
+        return temporal_cache.num_steps, temporal_cache.num_kept_steps
+
+    def _chunk_size(self, frames_per_chunk: int | None, kwargs: dict) -> int | None:
+        names = ("output_attentions", "output_temporal_attentions")
+        records = any(kwargs.get(name, getattr(self.config, name, False)) for name in names)
+        return None if torch.is_grad_enabled() or records else frames_per_chunk or self.config.frames_per_chunk
 
     def clip_layout(
         self,
@@ -449,10 +551,12 @@ class PVCVisionModel(PVCPreTrainedModel):
         video_shape: tuple[int, int],
         num_frames_per_video: torch.Tensor | None,
         device: torch.device,
+        past: tuple[int, int] = (0, 0),
     ) -> tuple[torch.Tensor, torch.Tensor, list[PVCClipGroup]]:
         """How the steps of a batch are laid out in time, without a look at the values of device tensors.
 
-        Returns the distinct step indices int[T], the row of that table for each step int[S], and the groups of clips.
+        `past` is what `_past_steps` returns. Returns the distinct step indices int[T], the row of that table for each
+        step int[S], and the groups of clips.
         """
         repeats = self.config.video_repeats
         groups, indices = [], []
@@ -469,13 +573,13 @@ class PVCVisionModel(PVCPreTrainedModel):
                 clips = torch.searchsorted(ends, steps, right=True)  # the video each step belongs to
                 starts = nn.functional.pad(ends, (1, 0))[clips]
                 steps = steps - starts
-            groups.append(PVCClipGroup(num_videos, num_steps, self._temporal_mask(steps, clips)))
+            groups.append(PVCClipGroup(num_videos, num_steps, self._temporal_mask(steps, clips, num_kept=past[1])))
             indices.append(steps.repeat(num_videos))
         longest = max(group.num_steps for group in groups)
-        return torch.arange(longest, device=device), torch.cat(indices), groups
+        return torch.arange(past[0], past[0] + longest, device=device), torch.cat(indices), groups
 
-    def _temporal_mask(self, steps: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
-        """Steps int[T] of clips int[T] (or int[1]) -> bool[1, 1, T, T]: a step sees the earlier ones of its clip.
+    def _temporal_mask(self, steps: torch.Tensor, clips: torch.Tensor, num_kept: int = 0) -> torch.Tensor:
+        """Steps int[T] of clips int[T] (or int[1]) -> bool[1, 1, T, kept + T]: a step sees the earlier of its clip.
 
         Two clips of 3 and 2 steps, 1 for seen:
             1 0 0 0 0
@@ -484,7 +588,8 @@ class PVCVisionModel(PVCPreTrainedModel):
             0 0 0 1 0
             0 0 0 1 1
         """
-        age = steps[:, None] - steps[None, :]
+        kept = torch.arange(-num_kept, 0, device=steps.device)  # of a stream, which is one clip
+        age = steps[:, None] - torch.cat([kept, steps])[None, :]
         seen = (age >= 0) & (clips[:, None] == clips[None, :])
         if self.config.temporal_window is not None:
             seen = seen & (age < self.config.temporal_window)

@@ -42,7 +42,7 @@ def naive_encode_clip(encoder, clip):
     steps = torch.arange(len(clip))
     age = steps[:, None] - steps[None, :]
     mask = (age >= 0) & (age < (encoder.config.temporal_window or len(clip)))
-    x = encoder.embeddings(clip)
+    x = encoder.embeddings(clip, clip.dtype)
     for i, layer in enumerate(encoder.layers):
         if i >= encoder.config.num_hidden_layers - encoder.config.num_temporal_layers:
             norm = layer.temporal_norm
