@@ -24,6 +24,7 @@ from .modeling_pvc import (
 )
 from .presets_pvc import PRESETS, preset_config, preset_processor
 from .processing_pvc import PVCProcessor
+from .stream_pvc import PVCStream
 from .temporal_cache_pvc import PVCTemporalCache
 from .video_processing_pvc import PVCVideoProcessor
 
@@ -63,6 +64,7 @@ __all__ = [
     "PVCModel",
     "PVCPreTrainedModel",
     "PVCProcessor",
+    "PVCStream",
     "PVCTemporalCache",
     "PVCVideoProcessor",
     "PVCVisionConfig",
