@@ -1,0 +1,69 @@
+"""No graph breaks, no recompilation for equal shapes, export; `aot_eager` traces as inductor does, without its compiler."""
+
+import pytest
+import torch
+from conftest import small_model
+from test_encoder import frames, make_encoder
+from test_model import batch_of
+
+
+LAYOUTS = {
+    "tiles": lambda seed: {"pixel_values": frames(2, seed, torch.float32)},
+    "ragged videos": lambda seed: {
+        "pixel_values_videos": frames(5, seed, torch.float32),
+        "num_frames_per_video": torch.tensor([2, 3] if seed else [4, 1]),
+    },
+    "mix": lambda seed: {
+        "pixel_values": frames(2, seed, torch.float32),
+        "pixel_values_videos": frames(3, seed, torch.float32)[None],
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@torch.no_grad()
+def test_the_encoder_compiles_whole_and_once(layout, chunk):
+    encoder = make_encoder(torch.float32)
+    compiled = torch.compile(encoder, fullgraph=True, backend="aot_eager")
+    for seed in (0, 1):
+        inputs = LAYOUTS[layout](seed)
+        with torch._dynamo.config.patch(error_on_recompile=seed > 0):
+            output = compiled(**inputs, frames_per_chunk=chunk).last_hidden_state
+        torch.testing.assert_close(output, encoder(**inputs).last_hidden_state, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_whole_model_compiles():
+    model = small_model()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    batch = batch_of([1, 3])
+    torch.testing.assert_close(compiled(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_decoding_with_a_static_cache_compiles():
+    model = small_model()
+    batch = batch_of([1, 3])
+    greedy = model.generate(**batch, max_new_tokens=6, min_new_tokens=6, do_sample=False)
+    model.forward = torch.compile(model.forward, fullgraph=True, backend="aot_eager")
+    static = model.generate(
+        **batch, max_new_tokens=6, min_new_tokens=6, do_sample=False, cache_implementation="static", disable_compile=True
+    )
+    assert torch.equal(static, greedy)
+
+
+@pytest.mark.parametrize("layout", ["tiles", "mix"])
+@torch.no_grad()
+def test_export_with_a_fixed_layout(layout):
+    encoder = make_encoder(torch.float32)
+    program = torch.export.export(encoder, (), LAYOUTS[layout](0))
+    inputs = LAYOUTS[layout](1)
+    expected = encoder(**inputs).last_hidden_state
+    torch.testing.assert_close(program.module()(**inputs).last_hidden_state, expected, atol=1e-5, rtol=1e-5)
