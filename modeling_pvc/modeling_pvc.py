@@ -264,6 +264,21 @@ class PVCModel(PVCPreTrainedModel):
         )
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), tokens.to(inputs_embeds.device, inputs_embeds.dtype))
 
+    def _joins_sharded_encoder(self, past_key_values: Cache | None) -> bool:
+        """Whether a batch without media must run the encoder all the same.
+
+        When its weights are sharded (FSDP2, ZeRO-3), running it is a collective operation, which other ranks are in.
+        """
+        sharded = any(hasattr(p, "device_mesh") or hasattr(p, "ds_id") for p in self.vision_tower.parameters())
+        return sharded and (past_key_values is None or past_key_values.get_seq_length() == 0)
+
+    def _empty_encode(self) -> torch.Tensor:
+        """A zero that depends on every parameter of encoder and compressor, from one blank frame."""
+        config = self.config.vision_config
+        size = (1, config.num_channels, config.image_size, config.image_size)
+        tokens, _ = self.encode(pixel_values=torch.zeros(size, device=self.device))
+        return 0 * tokens.sum()
+
     @can_return_tuple
     @auto_docstring
     def forward(
@@ -307,6 +322,9 @@ class PVCModel(PVCPreTrainedModel):
                 inputs_embeds = self._place(inputs_embeds, mask, tokens, modality)
             elif input_ids is not None and not is_tracing():
                 _refuse_blind_prompt(input_ids, past_key_values, token_id, modality)
+
+        if images is None and videos is None and self._joins_sharded_encoder(past_key_values):
+            inputs_embeds = inputs_embeds + self._empty_encode()
 
         outputs = self.language_model(
             attention_mask=attention_mask,

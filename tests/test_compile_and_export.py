@@ -1,4 +1,4 @@
-"""No graph breaks, no recompilation for equal shapes, export; `aot_eager` traces as inductor does, without its compiler."""
+"""No graph breaks, no recompilation for equal shapes, export. `aot_eager` traces like inductor, without its compiler."""
 
 import pytest
 import torch
@@ -54,7 +54,12 @@ def test_decoding_with_a_static_cache_compiles():
     greedy = model.generate(**batch, max_new_tokens=6, min_new_tokens=6, do_sample=False)
     model.forward = torch.compile(model.forward, fullgraph=True, backend="aot_eager")
     static = model.generate(
-        **batch, max_new_tokens=6, min_new_tokens=6, do_sample=False, cache_implementation="static", disable_compile=True
+        **batch,
+        max_new_tokens=6,
+        min_new_tokens=6,
+        do_sample=False,
+        cache_implementation="static",
+        disable_compile=True,
     )
     assert torch.equal(static, greedy)
 
