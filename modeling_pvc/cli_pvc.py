@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, TextStreamer
+from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 
 from .chat_pvc import PVCChat
+from .plot_pvc import plot_image, plot_video
 
 
 INTERNVL_TOKENS_PER_FRAME = 256
@@ -50,13 +52,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_media_options(chat)
     chat.add_argument("question", nargs="?", help="the question; leave it out to chat")
     chat.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="longest answer (default: 512)")
-    chat.add_argument("--device", help="cpu, cuda, cuda:1, ... or auto for several (default: cuda if there is one)")
-    chat.add_argument("--dtype", default="auto", help="bfloat16, float16, float32 (default: the checkpoint's)")
-    chat.add_argument("--attn", metavar="NAME", help="attention implementation: sdpa, eager, flash_attention_2, ...")
+    _add_model_options(chat)
     chat.set_defaults(run=run_chat)
 
     inspect = commands.add_parser("inspect", help="print what images and videos cost in tiles, steps and tokens")
     _add_media_options(inspect)
+    inspect.add_argument(
+        "--plot", metavar="PNG", help="draw what each step of the one image or video adds (runs the model)"
+    )
+    _add_model_options(inspect)
     inspect.set_defaults(run=run_inspect)
     return parser
 
@@ -66,6 +70,12 @@ def _add_media_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", action="append", default=[], metavar="PATH", help="an image; may be repeated")
     parser.add_argument("--video", action="append", default=[], metavar="PATH", help="a video; may be repeated")
     parser.add_argument("--num-frames", type=int, metavar="N", help="frames per video (default: the processor's)")
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... or auto for several (default: cuda if there is one)")
+    parser.add_argument("--dtype", default="auto", help="bfloat16, float16, float32 (default: the checkpoint's)")
+    parser.add_argument("--attn", metavar="NAME", help="attention implementation: sdpa, eager, flash_attention_2, ...")
 
 
 def _check_model(name: str) -> str:
@@ -144,6 +154,8 @@ def run_inspect(options: argparse.Namespace) -> None:
     """`pvc inspect`: one row per image and video, and their sum."""
     if not options.image and not options.video:
         raise ValueError("Nothing to inspect; pass --image or --video.")
+    if options.plot and len(options.image) + len(options.video) > 1:
+        raise ValueError("--plot draws one image or one video; pass one.")
     processor = AutoProcessor.from_pretrained(_check_model(options.model))
     rows = []
     for image in options.image:
@@ -162,3 +174,14 @@ def run_inspect(options: argparse.Namespace) -> None:
         print(f"{name:{width}}  {size:>12}  {costs[0]:>6}  {costs[1]:>10}  {costs[2]:>15}")
     if len(rows) > 1:
         print(f"{'sum':{width}}  {'':>12}  {totals[0]:>6}  {totals[1]:>10}  {totals[2]:>15}")
+    if options.plot:
+        _draw(options, processor)
+
+
+def _draw(options: argparse.Namespace, processor: ProcessorMixin) -> None:
+    model = load_model(options)
+    if options.image:
+        plot_image(model, processor, options.image[0], options.plot)
+    else:
+        plot_video(model, processor, options.video[0], options.plot, **_processor_kwargs(options))
+    print(f"wrote {options.plot}")

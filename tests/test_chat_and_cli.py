@@ -1,11 +1,14 @@
 import io
 import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from modeling_pvc import PVCChat
 from modeling_pvc.cli_pvc import main
+from modeling_pvc.plot_pvc import step_maps, stitch
 
 
 ANSWER = {"max_new_tokens": 6, "do_sample": False}
@@ -90,6 +93,25 @@ def test_inspect(pvc, picture, clip, capsys):
     assert image[1:] == ["7", "tiles", "28", "28", "1792"]
     assert video[1:] == ["5", "frames", "5", "5", "1280"]
     assert total == ["sum", "33", "33", "3072"]
+
+
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_a_plot_of_the_steps(pvc, picture, clip, kind, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    source = picture if kind == "image" else clip
+    assert pvc("inspect", f"--{kind}", source, "--plot", tmp_path / "steps.png", "--device", "cpu") == 0
+    assert "wrote" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["steps.png"]
+    assert Image.open(tmp_path / "steps.png").size[0] > 500
+
+
+def test_novelty_is_the_distance_to_the_closest_earlier_step():
+    tokens = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]], [[3.0, 0.0]]])
+    norms, novelty = step_maps(tokens)
+    assert norms.squeeze().tolist() == [1, 2, 3]
+    assert np.isnan(novelty[0]) and novelty[1:].squeeze().tolist() == [1, 0]
+    tiles = np.arange(6)[:, None, None, None] * np.ones((6, 4, 1, 1))
+    assert stitch(tiles, columns=3, rows=2)[0].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 @pytest.mark.parametrize(

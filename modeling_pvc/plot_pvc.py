@@ -1,0 +1,106 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""What each step adds, drawn: `pvc inspect --plot out.png`."""
+
+import importlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .image_processing_pvc import choose_grid
+
+
+MAX_STEPS = 8
+
+
+def step_maps(tokens: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of one clip float[T, M, D] -> norms and novelty, each float[T, m, m] with m * m = M.
+
+    A token's novelty is its cosine distance to the closest token of an earlier step at the same place; step 0 has none
+    and gets NaN.
+    """
+    side = round(tokens.shape[1] ** 0.5)
+    tokens = tokens.float().cpu()
+    norms = tokens.norm(dim=-1)
+    directions = torch.nn.functional.normalize(tokens, dim=-1)
+    novelty = torch.full_like(norms, float("nan"))
+    for t in range(1, len(tokens)):
+        similarity = torch.einsum("md,umd->um", directions[t], directions[:t])
+        novelty[t] = 1 - similarity.max(dim=0).values
+    return (values.unflatten(1, (side, side)).numpy() for values in (norms, novelty))
+
+
+def stitch(maps: np.ndarray, columns: int, rows: int) -> np.ndarray:
+    """Maps of the tiles of one image float[tiles, T, m, m] -> float[T, rows * m, columns * m]; no thumbnail."""
+    tiles = maps[: columns * rows].reshape(rows, columns, *maps.shape[1:])
+    return tiles.transpose(2, 0, 3, 1, 4).reshape(maps.shape[1], rows * maps.shape[2], columns * maps.shape[3])
+
+
+def pictures_of(frames: torch.Tensor, processor) -> np.ndarray:
+    """Normalised frames float[N, 3, H, W] -> RGB in 0..1, float[N, H, W, 3]."""
+    mean, std = (np.asarray(values) for values in (processor.image_mean, processor.image_std))
+    return (frames.permute(0, 2, 3, 1).cpu().float().numpy() * std + mean).clip(0, 1)
+
+
+def plot_steps(
+    pictures: np.ndarray, norms: np.ndarray, novelty: np.ndarray, title: str, path: str | os.PathLike
+) -> None:
+    """Writes a PNG with a row for the pictures, one for the norms and one for the novelty, a column per step.
+
+    pictures float[T, H, W, 3], norms and novelty float[T, h, w]. At most 8 steps are drawn, evenly spread.
+    Raises `ImportError` without matplotlib.
+    """
+    try:
+        figures = importlib.import_module("matplotlib.figure")
+    except ImportError as error:
+        raise ImportError("Drawing needs matplotlib: `pip install matplotlib`.") from error
+    shown = np.unique(np.linspace(0, len(norms) - 1, min(MAX_STEPS, len(norms))).round().astype(int))
+    figure = figures.Figure(figsize=(2.2 * len(shown) + 1, 7.2), layout="constrained")
+    axes = figure.subplots(3, len(shown), squeeze=False)
+    rows = (
+        ("input", pictures, None),
+        ("token norm", norms, "viridis"),
+        ("distance to earlier steps", novelty, "magma"),
+    )
+    for row, (name, values, colours) in enumerate(rows):
+        limits = {} if colours is None else {"vmin": np.nanmin(values), "vmax": np.nanmax(values)}
+        for column, step in enumerate(shown):
+            axis = axes[row, column]
+            axis.set(xticks=[], yticks=[], title=f"step {step}" if row == 0 else None)
+            drawn = axis.imshow(values[step], cmap=colours, **limits)
+        axes[row, 0].set_ylabel(name)
+        if colours is not None:
+            figure.colorbar(drawn, ax=axes[row].tolist(), shrink=0.8)
+    figure.suptitle(title)
+    unfinished = Path(f"{path}.unfinished.png")
+    figure.savefig(unfinished, dpi=110)
+    os.replace(unfinished, path)
+
+
+@torch.no_grad()
+def plot_image(model, processor, source, path: str | os.PathLike) -> None:
+    """Draws what the steps of one image add, over the whole picture."""
+    images = processor.image_processor
+    [image] = images.fetch_images([source])
+    inputs = images([image], return_tensors="pt")
+    tiles = inputs["pixel_values"]
+    whole = pictures_of(tiles[-1:], images)  # the thumbnail, or the only tile
+    limits = (images.min_image_tiles, images.max_image_tiles)
+    columns, rows = choose_grid(image.width, image.height, images.size["width"], *limits)
+    tokens, _ = model.model.encode(pixel_values=tiles.to(model.device))
+    clips = tokens.unflatten(0, (len(tiles), -1))
+    maps = [step_maps(clip) for clip in clips]
+    norms, novelty = (stitch(np.stack(values), columns, rows) for values in zip(*maps, strict=True))
+    plot_steps(np.repeat(whole, len(norms), axis=0), norms, novelty, f"{source}: {len(norms)} steps per tile", path)
+
+
+@torch.no_grad()
+def plot_video(model, processor, source, path: str | os.PathLike, **options) -> None:
+    """Draws what the steps of one video add, frame by frame; `options` are sampling options."""
+    videos = processor.video_processor
+    frames = videos([source], return_tensors="pt", **options)["pixel_values_videos"]
+    tokens, _ = model.model.encode(pixel_values_videos=frames[None].to(model.device))
+    norms, novelty = step_maps(tokens)
+    pictures = np.repeat(pictures_of(frames, videos), len(tokens) // len(frames), axis=0)
+    plot_steps(pictures, norms, novelty, f"{source}: {len(norms)} steps", path)
