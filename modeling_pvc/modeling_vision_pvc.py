@@ -162,7 +162,8 @@ class PVCTemporalAttention(PVCVisionAttention):
             outputs.append(_steps_first(output, group))
             weights.append(weight)
             start = stop
-        return self.o_proj(torch.cat(outputs)), None if weights[0] is None else tuple(weights)
+        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return self.o_proj(output), None if weights[0] is None else tuple(weights)
 
 
 def _positions_first(states: torch.Tensor, group: PVCClipGroup) -> torch.Tensor:
@@ -597,9 +598,14 @@ class PVCVisionModel(PVCPreTrainedModel):
 
     def _repeat_frames(self, hidden_states: torch.Tensor, num_tiles: int) -> torch.Tensor:
         """[N, P, D] -> [S, P, D]: each tile `image_repeats` times, each video frame `video_repeats` times."""
-        tiles, frames = hidden_states[:num_tiles], hidden_states[num_tiles:]
-        tiles = tiles.repeat_interleave(self.config.image_repeats, dim=0)
-        return torch.cat([tiles, frames.repeat_interleave(self.config.video_repeats, dim=0)])
+        counts = (num_tiles, len(hidden_states) - num_tiles)
+        repeats = (self.config.image_repeats, self.config.video_repeats)
+        parts = [
+            part if times == 1 else part.repeat_interleave(times, dim=0)
+            for part, times in zip(hidden_states.split(counts), repeats)
+            if len(part)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _check_frame_counts(num_frames_per_video: torch.Tensor | None, num_frames: int) -> None:

@@ -46,7 +46,7 @@ def pictures_of(frames: torch.Tensor, processor) -> np.ndarray:
 def plot_steps(
     pictures: np.ndarray, norms: np.ndarray, novelty: np.ndarray, title: str, path: str | os.PathLike
 ) -> None:
-    """Writes a PNG with a row for the pictures, one for the norms and one for the novelty, a column per step.
+    """Writes a PNG: the pictures, then norms and novelty as heat maps over them, a column per step.
 
     pictures float[T, H, W, 3], norms and novelty float[T, h, w]. At most 8 steps are drawn, evenly spread.
     Raises `ImportError` without matplotlib.
@@ -58,19 +58,18 @@ def plot_steps(
     shown = np.unique(np.linspace(0, len(norms) - 1, min(MAX_STEPS, len(norms))).round().astype(int))
     figure = figures.Figure(figsize=(2.2 * len(shown) + 1, 7.2), layout="constrained")
     axes = figure.subplots(3, len(shown), squeeze=False)
-    rows = (
-        ("input", pictures, None),
-        ("token norm", norms, "viridis"),
-        ("distance to earlier steps", novelty, "magma"),
-    )
+    area = {"extent": (0, norms.shape[2], norms.shape[1], 0)}  # pictures and maps share one coordinate system
+    rows = (("input", None, None), ("token norm", norms, "viridis"), ("distance to earlier steps", novelty, "magma"))
     for row, (name, values, colours) in enumerate(rows):
-        limits = {} if colours is None else {"vmin": np.nanmin(values), "vmax": np.nanmax(values)}
         for column, step in enumerate(shown):
             axis = axes[row, column]
             axis.set(xticks=[], yticks=[], title=f"step {step}" if row == 0 else None)
-            drawn = axis.imshow(values[step], cmap=colours, **limits)
+            axis.imshow(pictures[step], **area)
+            if values is not None:
+                limits = {"vmin": np.nanmin(values), "vmax": np.nanmax(values)}
+                drawn = axis.imshow(values[step], cmap=colours, alpha=0.7, **limits, **area)
         axes[row, 0].set_ylabel(name)
-        if colours is not None:
+        if values is not None:
             figure.colorbar(drawn, ax=axes[row].tolist(), shrink=0.8)
     figure.suptitle(title)
     unfinished = Path(f"{path}.unfinished.png")

@@ -1,4 +1,4 @@
-"""No graph breaks, no recompilation for equal shapes, export. `aot_eager` traces like inductor but compiles nothing."""
+"""No graph breaks, no recompilation for equal shapes, export. `aot_eager` traces like inductor, compiling nothing."""
 
 import pytest
 import torch

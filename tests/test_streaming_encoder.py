@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from conftest import small_config
+from peak_bytes import PeakBytes
 from test_encoder import frames, make_encoder
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from modeling_pvc import PVCTemporalCache
+from modeling_pvc import PVCTemporalCache, PVCVisionModel
 
 
 CHUNKINGS = {"frame by frame": [1] * 9, "chunks": [2, 3, 4], "uneven": [5, 1, 3], "whole": [9]}
@@ -86,6 +89,23 @@ def test_chunks_change_nothing(chunk):
     torch.testing.assert_close(parts.last_hidden_state, whole.last_hidden_state, atol=1e-10, rtol=0)
     for part, state in zip(parts.hidden_states, whole.hidden_states, strict=True):
         torch.testing.assert_close(part, state, atol=1e-10, rtol=0)
+
+
+def peak_of_encoding(count):
+    """Peak bytes of encoding a clip of raw frames, 4 frames at a time, by accounting."""
+    with FakeTensorMode(), torch.no_grad():
+        encoder = PVCVisionModel(small_config(vision={"image_size": 112}).vision_config).eval()
+        video = torch.zeros((1, count, 3, 112, 112), dtype=torch.uint8)
+        with PeakBytes() as memory:
+            encoder(pixel_values_videos=video, frames_per_chunk=4)
+    return memory.peak
+
+
+def test_each_further_frame_costs_two_layers_of_tokens():
+    """A layer's input, its result and the raw frame; all else is bounded by the chunk."""
+    raw, tokens = 3 * 112 * 112, 65 * 64 * 4
+    slope = (peak_of_encoding(40) - peak_of_encoding(20)) / 20
+    assert raw + 2 * tokens <= slope <= raw + 2.1 * tokens
 
 
 @torch.no_grad()
