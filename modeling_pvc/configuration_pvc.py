@@ -10,7 +10,6 @@ from .requirements_pvc import check_transformers_version  # noqa: F401  (an old 
 # isort: split
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.auto import CONFIG_MAPPING, AutoConfig
 from transformers.utils import auto_docstring
 
@@ -57,10 +56,6 @@ class PVCVisionConfig(PreTrainedConfig):
     frames_per_chunk (`int`, *optional*, defaults to 64):
         Frames worth of activations that encoding without gradients holds at a time, beyond the tokens of a layer.
         Changes memory, not results.
-    image_mean (`list[float]`, *optional*, defaults to ImageNet's):
-        Mean per channel that raw uint8 frames are normalised with on the model's device.
-    image_std (`list[float]`, *optional*, defaults to ImageNet's):
-        Standard deviation per channel for the same.
 
     Example:
 
@@ -96,8 +91,6 @@ class PVCVisionConfig(PreTrainedConfig):
     video_repeats: int = 1
     temporal_window: int | None = None
     frames_per_chunk: int = 64
-    image_mean: list[float] | tuple[float, ...] = tuple(IMAGENET_DEFAULT_MEAN)
-    image_std: list[float] | tuple[float, ...] = tuple(IMAGENET_DEFAULT_STD)
 
     def __post_init__(self, **kwargs):
         if self.num_temporal_layers is None:

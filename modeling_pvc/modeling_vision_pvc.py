@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
@@ -316,13 +317,21 @@ class PVCProgressiveLayer(PVCVisionLayer):
         )
 
 
+def normalize_raw_frames(frames: torch.Tensor) -> torch.Tensor:
+    """uint8[N, 3, H, W] -> float32[N, 3, H, W], normalised with ImageNet's mean and deviation, as InternVL does."""
+    mean, std = (
+        torch.tensor(values, device=frames.device, dtype=torch.float32)[:, None, None]
+        for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    )
+    return (frames.float() / 255 - mean) / std
+
+
 class PVCVisionEmbeddings(nn.Module):
     """Patch embedding, CLS token and absolute position embeddings (InternViT)."""
 
     def __init__(self, config: PVCVisionConfig):
         super().__init__()
         self.expected = (config.num_channels, config.image_size, config.image_size)
-        self.normalization = (config.image_mean, config.image_std)
         self.patch_embedding = nn.Conv2d(
             config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size
         )
@@ -337,8 +346,7 @@ class PVCVisionEmbeddings(nn.Module):
                 "PVCProcessor makes them of that size."
             )
         if frames.dtype == torch.uint8:
-            mean, std = (torch.tensor(values, device=frames.device)[:, None, None] for values in self.normalization)
-            frames = (frames / 255 - mean) / std
+            frames = normalize_raw_frames(frames)
         patches = self.patch_embedding(frames.to(dtype)).flatten(2).transpose(1, 2)
         return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + self.position_embeddings
 
