@@ -533,6 +533,8 @@ class PVCVisionModel(PVCPreTrainedModel):
             parts.append(pixel_values_videos)
         if not parts or sum(map(len, parts)) == 0:
             raise ValueError("PVC's encoder needs at least one frame: pass `pixel_values` or `pixel_values_videos`.")
+        if len({part.dtype for part in parts}) > 1:  # joining would take raw values for normalised ones
+            parts = [normalize_raw_frames(part) if part.dtype == torch.uint8 else part for part in parts]
         return parts[0] if len(parts) == 1 else torch.cat(parts), num_tiles, video_shape
 
     def _past_steps(self, temporal_cache, num_tiles, video_shape, num_frames_per_video) -> tuple[int, int]:

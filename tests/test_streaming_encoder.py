@@ -121,4 +121,6 @@ def test_raw_frames_are_normalised_by_the_model():
     raw = torch.randint(0, 256, (2, 3, 56, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     normalised = (raw / 255 - mean[:, None, None]) / std[:, None, None]
-    torch.testing.assert_close(encoder(raw).last_hidden_state, encoder(normalised).last_hidden_state)
+    expected = encoder(normalised, normalised[None]).last_hidden_state
+    for tiles, video in ((raw, raw), (raw, normalised), (normalised, raw)):
+        torch.testing.assert_close(encoder(tiles, video[None]).last_hidden_state, expected)
