@@ -50,6 +50,10 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="print what images and videos cost in tiles, steps and tokens")
     _add_media_options(inspect)
     inspect.set_defaults(run=run_inspect)
+
+    from conversion.cli import add_commands  # here, because conversion imports this package
+
+    add_commands(commands)
     return parser
 
 
