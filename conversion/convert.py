@@ -127,12 +127,18 @@ def settle_config(
 
 
 def make_plan_or_stop(source: Source, layout: Layout, rules: list[Rule], allow_unmapped: bool) -> Plan:
-    """The plan. Raises `ValueError`, with a listing by group, when tensors are unmapped and that is not allowed."""
+    """The plan. Raises `ValueError` with a listing by group for what is missing, or unmapped and not allowed to be."""
     plan = make_plan(source, layout, rules)
+    listing = f"{len(plan.unmapped)} tensors of {source.folder} are covered by no rule:\n{list_groups(source, plan)}\n"
+    if plan.missing:
+        raise ValueError(
+            f"The source lacks what makes {len(plan.missing)} tensors of the target, such as {plan.missing[0]}. "
+            + (listing if plan.unmapped else "Was the download interrupted?")
+        )
     if plan.unmapped and not allow_unmapped:
         raise ValueError(
-            f"{len(plan.unmapped)} tensors of {source.folder} are covered by no rule:\n{list_groups(source, plan)}\n"
-            "Cover them by a rules file (--rules FILE), or pass --allow-unmapped to write them beside the model."
+            listing
+            + "Cover them by a rules file (--rules FILE), or pass --allow-unmapped to write them beside the model."
         )
     return plan
 

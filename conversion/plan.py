@@ -45,6 +45,7 @@ class Plan:
         used: source tensors, with the targets that they make.
         dropped: source tensors that are not needed, with the reason.
         unmapped: source tensors that no rule covers, with the reason.
+        missing: target tensors that nothing makes.
     """
 
     tasks: list[Task]
@@ -52,6 +53,7 @@ class Plan:
     used: dict[str, list[str]] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     unmapped: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
 
     def report(self) -> dict[str, Any]:
         """The account as plain data, for `conversion.json`."""
@@ -73,8 +75,8 @@ class _Piece:
 def make_plan(source: Source, layout: Layout, rules: list[Rule]) -> Plan:
     """Matches source and target by the rules. The config's vocabulary size must be the target's already.
 
-    Raises `ValueError` when tensors are missing, contested or of the wrong shape. Source tensors without a rule do not
-    raise: they are listed in `unmapped`.
+    Raises `ValueError` when tensors are contested, out of place or of the wrong shape. Source tensors without a rule
+    and target tensors without a source do not raise: they are listed in `unmapped` and `missing`.
     """
     config = layout.config
     dims = dimensions(config)
@@ -90,7 +92,6 @@ def make_plan(source: Source, layout: Layout, rules: list[Rule]) -> Plan:
             f"{pieces[stray[0]].source} (which would be {stray[0]}). Does config.json belong to these weights?"
         )
     fresh = _fresh_tensors(config, layout.has_positions)
-    missing = []
     for target, shape in shapes.items():
         piece = pieces.get(target) or pieces.get(_twin(target))
         if piece is not None:
@@ -98,9 +99,7 @@ def make_plan(source: Source, layout: Layout, rules: list[Rule]) -> Plan:
         elif target in fresh:
             plan.tasks.append(Task(target, shape, *fresh[target]))
         else:
-            missing.append(target)
-    if missing:
-        raise ValueError(f"The source lacks what makes {len(missing)} tensors of the target, such as {missing[0]}.")
+            plan.missing.append(target)
     return plan
 
 

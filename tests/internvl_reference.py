@@ -255,7 +255,7 @@ def internlm2_logits(tensors, text, x):
 
 
 @torch.no_grad()
-def chat_logits(config, tensors, input_ids, pixels):
+def chat_logits(config, tensors, input_ids, pixels, image_token_id=IMAGE_TOKEN_ID):
     """Logits [1, L, V] of a prompt with 4 * P / 16 image placeholders for each tile."""
     tensors = {name: tensor.to(pixels.dtype) for name, tensor in tensors.items()}
     llm = config["llm_config"]
@@ -263,7 +263,7 @@ def chat_logits(config, tensors, input_ids, pixels):
     internlm2 = llm["model_type"] == "internlm2"
     table = tensors[f"language_model.model.{'tok_embeddings' if internlm2 else 'embed_tokens'}.weight"]
     embeds = table[input_ids]
-    embeds[input_ids == IMAGE_TOKEN_ID] = visual
+    embeds[input_ids == image_token_id] = visual
     if internlm2:
         return internlm2_logits(tensors, llm, embeds)
     model = AutoModelForCausalLM.from_config(text_config(config)).to(pixels.dtype).eval()
