@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from .layouts import Layout
 
 
+REPOSITORY = "org/name"  # stands in the snippet until `pvc push` knows the repository
 BODY = """\
 # {title}
 
@@ -31,8 +32,8 @@ is trained.
 ```python
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-model = AutoModelForImageTextToText.from_pretrained("{title}", trust_remote_code=True, dtype="auto")
-processor = AutoProcessor.from_pretrained("{title}", trust_remote_code=True)
+model = AutoModelForImageTextToText.from_pretrained("{repository}", trust_remote_code=True, dtype="auto")
+processor = AutoProcessor.from_pretrained("{repository}", trust_remote_code=True)
 messages = [{{"role": "user", "content": [{{"type": "text", "text": "Hello."}}]}}]
 inputs = processor.apply_chat_template(
     messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
@@ -65,6 +66,7 @@ def write_card(folder: Path, layout: Layout, origin: str, parameters: int) -> No
         tags=["pvc", "custom_code", "video", "internvl"],
     )
     body = BODY.format(
+        repository=REPOSITORY,
         title=f"pvc-{origin.split('/')[-1]}",
         origin=origin,
         tile_tokens=config.tokens_per_step * vision.image_repeats,

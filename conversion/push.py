@@ -1,133 +1,99 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Uploads a model folder to the Hub after checking that it loads on a machine that has only transformers."""
+"""Uploads a model folder to the Hub, after checking that others can load it and in one commit."""
 
-import json
-import os
+import hashlib
 import re
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
-from .source import PICKLE_SUFFIXES, read_json
-
-
-REQUIRED = {
-    "config.json": "convert or save_pretrained the model",
-    "generation_config.json": "call model.generation_config.save_pretrained(folder)",
-    "processor_config.json": "call processor.save_pretrained(folder)",
-    "tokenizer.json": "call processor.save_pretrained(folder)",
-    "chat_template.jinja": "set processor.chat_template, then save the processor",
-    "README.md": "write a model card",
-}
-# The Hub's own patterns for what never belongs into a model repository.
-IGNORED = ["*.part", ".*", ".*/**", "__pycache__/**", "*.pyc"]
-# Runs in an empty folder and without this package, as a user's first contact with the model would.
-LOADER = """
-import json, sys
-from transformers import AutoModelForImageTextToText, AutoProcessor
-model = AutoModelForImageTextToText.from_pretrained(sys.argv[1], trust_remote_code=True, dtype="auto")
-processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
-messages = [{"role": "user", "content": [{"type": "text", "text": "Hello."}]}]
-inputs = processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt")
-output = model.generate(**inputs, max_new_tokens=2, do_sample=False)
-assert output.shape[1] > inputs["input_ids"].shape[1], "generate returned no token"
-print(json.dumps({"modules": [type(model).__module__, type(processor).__module__]}))
-"""
+from .card import REPOSITORY
+from .folder_check import problems
 
 
 def push(folder: str | Path, repository: str, *, private: bool = False, revision: str | None = None) -> str:
-    """Checks a folder and uploads it; returns the commit's address. A failed upload is completed by the same call.
+    """Checks a folder and uploads it; returns the commit's address.
 
     Args:
-        folder: a saved model with processor and model card.
+        folder: a saved model with processor and card, an encoder alone, or an adapter.
         repository: `org/name`, created if it does not exist.
         private: create it private.
-        revision: branch to upload to, created if it does not exist.
+        revision: branch to upload to, created if it does not exist. `main` by default.
 
     Raises:
-        ValueError: a folder that others could not load, with every reason.
-        OSError: what the Hub answered.
+        ValueError: a folder that others could not load, with every reason, or a name that is none.
+        ConnectionError: the upload failed. The same call completes it: files that arrived are not sent again.
     """
     folder = Path(folder).expanduser()
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ValueError(f"{repository!r} is no repository name; it must read org/name.")
     if reasons := problems(folder):
         listing = "\n".join(f"  - {reason}" for reason in reasons)
         raise ValueError(f"{folder} is not uploaded:\n{listing}")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise ValueError(f"{repository!r} is no repository name; it must read org/name.")
+    return upload(folder, repository, private=private, revision=revision)
+
+
+def upload(folder: Path, repository: str, *, private: bool = False, revision: str | None = None) -> str:
+    """Uploads without the checks; see `push`."""
     api = HfApi()
-    api.create_repo(repository, private=private, exist_ok=True)
-    if revision is not None:
-        api.create_branch(repository, branch=revision, exist_ok=True)
-    commit = api.upload_folder(
-        repo_id=repository,
-        folder_path=folder,
-        revision=revision,
-        ignore_patterns=IGNORED,
-        commit_message="Upload model",
-    )
-    return str(commit.commit_url)
-
-
-def problems(folder: Path) -> list[str]:
-    """Why a folder should not be uploaded; empty when it is fit."""
-    if not folder.is_dir():
-        return ["there is no such folder"]
-    found = [f"{name} is missing: {remedy}" for name, remedy in REQUIRED.items() if not (folder / name).is_file()]
-    if not list(folder.glob("*.safetensors")):
-        found.append("there are no *.safetensors weights")
-    found += [
-        f"{path.name} is a pickle file, which no one should have to load"
-        for path in sorted(folder.iterdir())
-        if path.suffix in PICKLE_SUFFIXES
-    ]
-    if (folder / "config.json").is_file():
-        found += _code_problems(folder)
-    if (folder / "README.md").is_file():
-        found += _card_problems(folder)
-    return found or _load_problems(folder)
-
-
-def _code_problems(folder: Path) -> list[str]:
-    auto_map = read_json(folder / "config.json").get("auto_map") or {}
-    if not auto_map:
-        return ["config.json has no auto_map, so nobody could load the model: save it with modeling_pvc imported"]
-    files = {reference.split("--")[-1].split(".")[0] + ".py" for reference in auto_map.values()}
-    return [f"{name}, which auto_map names, is missing" for name in sorted(files) if not (folder / name).is_file()]
-
-
-def _card_problems(folder: Path) -> list[str]:
     try:
-        data = ModelCard.load(folder / "README.md").data
-    except ValueError as error:
-        return [f"README.md has unreadable metadata: {error}"]
-    expected = {"library_name": "transformers", "pipeline_tag": "image-text-to-text"}
-    return [
-        f"README.md has {key}={data.get(key)!r} in its metadata; it should be {value!r}"
-        for key, value in expected.items()
-        if data.get(key) != value
-    ]
+        api.create_repo(repository, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repository, branch=revision, exist_ok=True)
+        files = upload_files(folder, repository)
+        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+        commit = api.create_commit(repository, operations, commit_message="Upload model", revision=revision)
+        _check_upload(api, repository, commit.oid, files)
+    except Exception as error:  # the libraries below raise RuntimeError, ValueError, HTTP errors of two packages
+        raise ConnectionError(
+            f"The upload of {folder} to {repository} failed: {_explain(error)} Run the same command again; what "
+            "has arrived is not sent twice."
+        ) from error
+    return commit.commit_url
 
 
-def _load_problems(folder: Path) -> list[str]:
-    """Loads model and processor by remote code in a fresh process that cannot see this package or the network."""
-    with tempfile.TemporaryDirectory() as empty:
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        environment |= {"HF_MODULES_CACHE": empty, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        run = subprocess.run(
-            [sys.executable, "-c", LOADER, str(folder.resolve())],
-            cwd=empty,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-    if run.returncode:
-        return [f"it does not load by remote code:\n{run.stderr.strip()[-2000:]}"]
-    modules = json.loads(run.stdout.strip().splitlines()[-1])["modules"]
-    return [
-        f"{module} was loaded instead of the folder's own code"
-        for module in modules
-        if not module.startswith("transformers_modules")
-    ]
+def upload_files(folder: Path, repository: str) -> dict[str, Path | bytes]:
+    """What is uploaded, by name: the folder's files, and the card with the repository's name in its snippet."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files: dict[str, Path | bytes] = {name: folder / name for name in names if not name.endswith((".part", ".pyc"))}
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    files["README.md"] = card.replace(REPOSITORY, repository).encode()
+    return files
+
+
+def _check_upload(api: HfApi, repository: str, commit: str, files: dict[str, Path | bytes]) -> None:
+    """Compares sizes, and checksums of large files, of what the Hub has with what was sent."""
+    stored = {entry.path: entry for entry in api.list_repo_tree(repository, revision=commit, recursive=True)}
+    for name, content in files.items():
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        entry = stored.get(name)
+        if entry is None or entry.size != size:
+            raise ValueError(f"{name} has {size} bytes here and {entry and entry.size} there.")
+        if entry.lfs is not None and entry.lfs.sha256 != _sha256(content):
+            raise ValueError(f"{name} arrived with another checksum.")
+
+
+def _sha256(content: Path | bytes) -> str:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with open(content, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _explain(error: BaseException) -> str:
+    """The cause at the root, with the remedy where the Hub's answer has one."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    http = next((link for link in chain if isinstance(link, HfHubHTTPError)), None)
+    status = http.response.status_code if http is not None and http.response is not None else None
+    remedy = {
+        401: "Log in with `hf auth login` or set HF_TOKEN.",
+        403: "Your token may not write there; use one with write access.",
+        409: "Another upload was at work at the same time.",
+        412: "Another upload was at work at the same time.",
+    }.get(status, "")
+    message = " ".join(str(http or chain[-1]).split()) or type(chain[-1]).__name__
+    answer = f"HTTP {status}: " if status else ""
+    return f"{answer}{message[:300].rstrip('.')}. {remedy}".rstrip()
