@@ -58,11 +58,12 @@ def write_card(folder: Path, layout: Layout, origin: str, parameters: int) -> No
     """Writes README.md with its metadata. `origin` is the source as the user named it."""
     config = layout.config
     vision = config.vision_config
-    origin = origin if is_hub_id(origin) else Path(origin).expanduser().resolve().name
+    base_model = origin if is_hub_id(origin) else None
+    origin = display_name(origin)
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-text-to-text",
-        base_model=origin if is_hub_id(origin) else None,
+        base_model=base_model,
         tags=["pvc", "custom_code", "video", "internvl"],
     )
     body = BODY.format(
@@ -84,3 +85,8 @@ def write_card(folder: Path, layout: Layout, origin: str, parameters: int) -> No
 def is_hub_id(name: str) -> bool:
     """Whether a source's name is `org/name` and no folder."""
     return name.count("/") == 1 and not name.startswith((".", "~", "/")) and not Path(name).exists()
+
+
+def display_name(source: str) -> str:
+    """What to call a source in files that may be published: its Hub id, or its folder's name without the path."""
+    return source if is_hub_id(source) else Path(source).expanduser().resolve().name

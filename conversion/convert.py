@@ -15,7 +15,7 @@ from transformers.dynamic_module_utils import custom_object_save
 import modeling_pvc
 from modeling_pvc import PVCConfig, PVCForConditionalGeneration
 
-from .card import write_card
+from .card import display_name, write_card
 from .layouts import Layout, Options, read_layout
 from .plan import EMBEDDING, HEAD, Plan, Task, find_tensor, make_plan
 from .processor import make_generation_config, make_processor, make_tokenizer
@@ -158,9 +158,9 @@ def list_groups(source: Source, plan: Plan) -> str:
 
 def _is_tied(source: Source, layout: Layout, embedding: str, head: str | None) -> bool:
     """Whether the model ties its head: transformers does when the config says so and no other head is stored."""
-    wanted = source.config.get("tie_word_embeddings", layout.name == "internvl")
-    if layout.name != "internvl":
-        wanted = (source.config.get("llm_config") or {}).get("tie_word_embeddings", False)
+    parts = (source.config, source.config.get("llm_config") or {})
+    settings = [part["tie_word_embeddings"] for part in parts if part.get("tie_word_embeddings") is not None]
+    wanted = any(settings) if settings else layout.name == "internvl"  # the default of transformers' own class
     if head is None:
         if not wanted:
             raise ValueError(f"{source.folder} has no language modeling head, and its config does not tie one.")
@@ -212,7 +212,7 @@ def _write_small_files(
     if processor is not None:
         processor.save_pretrained(folder)
     make_generation_config(source.folder, layout.config, processor).save_pretrained(folder)
-    report = {"source": origin, "layout": layout.name, **plan.report()}
+    report = {"source": display_name(origin), "layout": layout.name, **plan.report()}
     write_durably(folder / REPORT_FILE, json.dumps(report, indent=2).encode())
     parameters = sum(math.prod(task.shape) for task in plan.tasks)
     write_card(folder, layout, origin, parameters)

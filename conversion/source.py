@@ -131,7 +131,10 @@ def _weight_files(folder: Path) -> list[Path]:
                 "Only safetensors is converted: choose a revision of the repository that has it, or, if you trust "
                 "the file, load the model once and call save_pretrained, which writes safetensors."
             )
-        raise FileNotFoundError(f"{folder} has no *.safetensors files.")
+        raise FileNotFoundError(
+            f"{folder} has no *.safetensors files. Pickle files of a Hub repository are not even downloaded: choose a "
+            "revision that has safetensors."
+        )
     return [_confined(folder, name) for name in names]
 
 

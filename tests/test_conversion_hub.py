@@ -90,10 +90,40 @@ def test_round_trip(folder, tmp_path, lfs_from):
         answers = [run(LOAD, "main", cwd=tmp_path, **network)]
         if lfs_from is None:
             answers.append(run(LOAD, revision, cwd=tmp_path, **network))
-    answers.append(run(LOAD, "main", cwd=tmp_path, HF_HUB_OFFLINE="1", **cache))
+    if lfs_from is None:
+        answers.append(run(LOAD, "main", cwd=tmp_path, HF_HUB_OFFLINE="1", **cache))
     for answer in answers:
         logits, image_token = json.loads(answer)
         assert abs(logits - expected) < 1e-3 and image_token == "<IMG_CONTEXT>"
+
+
+CONVERT = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from hub_server import HubServer, Stored
+with HubServer() as hub:
+    os.environ["HF_ENDPOINT"] = hub.endpoint
+    from huggingface_hub import HfApi
+    from conversion import convert
+    HfApi().create_repo("org/source")
+    files = {path.name: Stored(path.read_bytes(), False) for path in Path(sys.argv[2]).iterdir()}
+    files["modeling_internvl_chat.py"] = Stored(b"harm", False)
+    files["pytorch_model.bin"] = Stored(b"harm", False)
+    pinned = hub.repositories["org/source"].commit("main", files)
+    hub.repositories["org/source"].commit("main", {})
+    print(convert("org/source", sys.argv[3], revision=pinned).folder)
+    fetched = {path for method, path in hub.requests if method == "GET" and path.endswith((".py", ".bin"))}
+    assert not fetched, fetched
+"""
+
+
+def test_a_hub_id_is_converted_at_its_pinned_revision(tmp_path):
+    random_chat_source(tmp_path / "source", "qwen2")
+    home = {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    arguments = (Path(__file__).parent, tmp_path / "source", tmp_path / "target")
+    assert run(CONVERT, *arguments, cwd=tmp_path, **home) == str(tmp_path / "target")
+    assert "base_model: org/source" in (tmp_path / "target" / "README.md").read_text()
 
 
 FAULTS = """
@@ -238,3 +268,29 @@ def test_cards_say_what_the_model_is(tmp_path):
     for part in ("library_name: transformers", "pipeline_tag: image-text-to-text", "| Tokens per video frame | 4 |"):
         assert part in card
     assert str(tmp_path) not in card  # a path of this machine tells nobody anything
+
+
+@pytest.mark.skipif("PVC_OTHER_PYTHON" not in os.environ, reason="needs an interpreter with another transformers")
+def test_other_transformers_versions_agree(folder, tmp_path):
+    """Saved by this version, loaded and saved by the other, loaded by this one: the same logits each time."""
+    code = """
+import json, sys, torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+model = AutoModelForImageTextToText.from_pretrained(sys.argv[1], trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
+model.save_pretrained(sys.argv[2])
+processor.save_pretrained(sys.argv[2])
+ids = processor.tokenizer("Hello.", return_tensors="pt").input_ids
+print(json.dumps(model(input_ids=ids).logits.double().flatten().tolist()))
+"""
+    answers = []
+    folders = [folder, tmp_path / "other", tmp_path / "back"]
+    for i, python in enumerate((os.environ["PVC_OTHER_PYTHON"], sys.executable, os.environ["PVC_OTHER_PYTHON"])):
+        environment = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / f"modules-{i}"), "PATH": ""}
+        arguments = [str(folders[i]), str(tmp_path / ("other", "back", "last")[i])]
+        process = subprocess.run(
+            [python, "-c", code, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert process.returncode == 0, process.stderr
+        answers.append(json.loads(process.stdout.strip().splitlines()[-1]))
+    assert answers[0] == answers[1] == answers[2]

@@ -6,10 +6,11 @@ import functools
 import pytest
 import torch
 from internvl_reference import chat_logits, random_chat_source
+from safetensors.torch import load_file
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from conversion import Options, convert, verify
-from conversion.step_switch import solve_step_switch
+from conversion.step_switch import sinusoids, solve_step_switch
 from modeling_pvc import PVCForConditionalGeneration
 from modeling_pvc.modeling_pvc import PVCStepEmbedding, PVCStepModulation
 
@@ -123,6 +124,29 @@ def test_bfloat16_adds_no_error_of_its_own(tmp_path):
     assert comparison.error <= 2**-6 * comparison.magnitude
 
 
+@pytest.mark.parametrize("tiles", [1, 2, 3, 5, 7, 13])
+def test_every_tile_count(tmp_path, tiles):
+    source = native_source(tmp_path / "source", {}, {"model_type": "qwen2"}, False, torch.float64)
+    convert(str(tmp_path / "source"), tmp_path / "target")
+    model = PVCForConditionalGeneration.from_pretrained(tmp_path / "target").eval()
+    pixels = torch.randn(tiles, 3, 112, 112, dtype=torch.float64)
+    ids = torch.tensor([[1, 2] + [200] * (16 * tiles) + [3]])
+    with torch.no_grad():
+        expected = source(input_ids=ids, pixel_values=pixels).logits
+        logits = model(input_ids=ids, pixel_values=pixels).logits[..., :207]
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-9)
+
+
+def test_saving_again_changes_nothing(tmp_path):
+    native_source(tmp_path / "source", {}, {"model_type": "qwen3", "head_dim": 12}, True, torch.bfloat16)
+    convert(str(tmp_path / "source"), tmp_path / "target")
+    PVCForConditionalGeneration.from_pretrained(tmp_path / "target").save_pretrained(tmp_path / "again")
+    verify(str(tmp_path / "source"), tmp_path / "again")
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("target", "again"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_a_verification_that_fails_says_so(tmp_path):
     config, tensors = random_chat_source(tmp_path / "source", "internlm2")
     convert(str(tmp_path / "source"), tmp_path / "target")
@@ -181,6 +205,21 @@ def test_step_switch_in_every_precision(dtype, tolerance):
     torch.testing.assert_close(gain[:128], wanted[:128], rtol=0, atol=tolerance)
     torch.testing.assert_close(gain[128:], torch.full_like(gain[128:], 0.25), rtol=0, atol=tolerance)
     assert not shift.any()
+
+
+@pytest.mark.parametrize("ulps", [-4, -2, 2, 4])
+def test_step_switch_does_not_hang_on_the_last_bits_of_the_sinusoid(ulps):
+    """Other processors round sines and cosines otherwise; in bfloat16 that must not reach the switch."""
+    weights = solve_step_switch(256, 256, 8)
+    table = sinusoids(128, 256)
+    for _ in range(abs(ulps)):
+        table = torch.nextafter(table, torch.full_like(table, float(ulps)))
+    embedding = PVCStepEmbedding(256, 256)
+    embedding.load_state_dict({k.split(".", 1)[1]: v for k, v in weights.items() if k.startswith("step_embedding")})
+    for dtype in (torch.bfloat16, torch.float64):
+        embedding = embedding.to(dtype)
+        code = embedding.linear_2(embedding.act(embedding.linear_1(table.to(dtype))))[:, :4]
+        torch.testing.assert_close(code, torch.eye(4, dtype=dtype)[torch.arange(128) % 4], rtol=0, atol=1e-12)
 
 
 def test_the_switch_stays_trainable(tmp_path):
