@@ -97,6 +97,52 @@ def test_round_trip(folder, tmp_path, lfs_from):
         assert abs(logits - expected) < 1e-3 and image_token == "<IMG_CONTEXT>"
 
 
+OWN_METHODS = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from hub_server import HubServer
+with HubServer(lfs_from=20_000) as hub:
+    os.environ["HF_ENDPOINT"] = hub.endpoint
+    import peft, subprocess
+    from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
+    model = PVCForConditionalGeneration.from_pretrained(sys.argv[2])
+    model.push_to_hub("org/model")
+    model.model.vision_tower.push_to_hub("org/encoder")
+    processor = PVCProcessor.from_pretrained(sys.argv[2])
+    for name in ("org/model", "org/adapter"):
+        processor.push_to_hub(name)
+    config = peft.LoraConfig(r=2, target_modules=r".*language_model.*\\.(q_proj|v_proj)")
+    model.config._name_or_path = "org/model"
+    peft.get_peft_model(model, config).push_to_hub("org/adapter")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run([sys.executable, "-c", sys.argv[3]], env=environment, check=True)
+print("done")
+"""
+LOAD_PARTS = """
+import sys, torch
+from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
+model = AutoModelForImageTextToText.from_pretrained("org/model", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("org/model", trust_remote_code=True)
+assert type(processor).__name__ == "PVCProcessor" and processor.chat_template
+assert model.generation_config.eos_token_id is not None
+encoder = AutoModel.from_pretrained("org/encoder", trust_remote_code=True)
+assert type(encoder).__name__ == "PVCVisionModel"
+assert all(torch.equal(a, b) for a, b in zip(encoder.parameters(), model.model.vision_tower.parameters(), strict=True))
+adapted = AutoModelForImageTextToText.from_pretrained("org/adapter", trust_remote_code=True)
+assert any("lora" in name for name, _ in adapted.named_parameters())
+assert type(AutoProcessor.from_pretrained("org/adapter", trust_remote_code=True)).__name__ == "PVCProcessor"
+assert "modeling_pvc" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_push_to_hub_of_every_part(folder, tmp_path):
+    """transformers' and PEFT's own `push_to_hub`: what they write loads in a fresh process without the package."""
+    pytest.importorskip("peft")
+    home = {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    assert run(OWN_METHODS, Path(__file__).parent, folder, LOAD_PARTS, cwd=tmp_path, **home) == "done"
+
+
 CONVERT = """
 import os, sys
 from pathlib import Path
