@@ -21,7 +21,15 @@ from .plan import EMBEDDING, HEAD, Plan, Task, find_tensor, make_plan
 from .processor import make_generation_config, make_processor, make_tokenizer
 from .rules import Rule, load_rules
 from .source import Source, locate, open_source
-from .writer import MAX_SHARD_BYTES, WorkFolder, split_into_shards, write_durably, write_safetensors, write_shards
+from .writer import (
+    MAX_SHARD_BYTES,
+    WorkFolder,
+    check_target,
+    split_into_shards,
+    write_durably,
+    write_safetensors,
+    write_shards,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -82,6 +90,7 @@ def convert(
         ValueError: a source that cannot be converted; the message says why.
         OSError: too little disk space.
     """
+    check_target(Path(target))
     opened = open_source(locate(source, revision))
     layout = read_layout(opened, options or Options())
     files = [Path(extra_rules)] if extra_rules else []

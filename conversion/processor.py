@@ -18,6 +18,8 @@ from .source import read_json
 
 
 IMAGE_TOKEN = "<IMG_CONTEXT>"
+# Names of transformers' image processor for InternVL -> PVC's.
+TILE_LIMITS = {"min_patches": "min_image_tiles", "max_patches": "max_image_tiles"}
 MARKERS = {"image_start_token": "<img>", "image_end_token": "</img>"}
 
 
@@ -112,9 +114,9 @@ def make_processor(folder: Path, layout: Layout, tokenizer: PreTrainedTokenizerF
     """Tokenizer, media options and chat template of the target."""
     config: PVCConfig = layout.config
     size = {"height": config.vision_config.image_size, "width": config.vision_config.image_size}
-    media = _media_options(folder)
+    media, tiles = _media_options(folder)
     return PVCProcessor(
-        image_processor=PVCImageProcessor(**{"size": size, **media, **layout.processor}),
+        image_processor=PVCImageProcessor(**{"size": size, **media, **tiles, **layout.processor}),
         tokenizer=tokenizer,
         video_processor=PVCVideoProcessor(size=size, **media),
         tokens_per_step=config.tokens_per_step,
@@ -155,15 +157,14 @@ def _template(folder: Path, layout: Layout) -> str:
     return CHAT_TEMPLATE
 
 
-def _media_options(folder: Path) -> dict[str, Any]:
-    """Normalisation of the source's own processor, where it says any."""
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        config = _optional_json(folder / name)
-        config = config.get("image_processor", config)
-        found = {key: config[key] for key in ("image_mean", "image_std", "rescale_factor") if key in config}
-        if found:
-            return found
-    return {}
+def _media_options(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Normalisation and tiling of the source's own image processor, where it says any, in PVC's names."""
+    configs = [_optional_json(folder / name) for name in ("processor_config.json", "preprocessor_config.json")]
+    config: dict[str, Any] = {}
+    for found in configs:
+        config |= found.get("image_processor", found)
+    media = {key: config[key] for key in ("image_mean", "image_std", "rescale_factor") if key in config}
+    return media, {target: config[name] for name, target in TILE_LIMITS.items() if name in config}
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

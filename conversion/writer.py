@@ -37,8 +37,7 @@ class WorkFolder:
     """
 
     def __init__(self, target: Path, state: Any):
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise FileExistsError(f"{target} exists already; choose another target, or remove it first.")
+        check_target(target)
         self.target = target.absolute()
         self.path = self.target.parent / f".{target.name}.converting"
         self.target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +54,12 @@ class WorkFolder:
         (self.path / STATE_FILE).unlink()
         os.replace(self.path, self.target)
         _sync_folder(self.target.parent)
+
+
+def check_target(target: Path) -> None:
+    """Raises `FileExistsError` unless nothing, or an empty folder, is at `target`."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target} exists already; choose another target, or remove it first.")
 
 
 def split_into_shards(tasks: list[Task], dtype: torch.dtype, max_bytes: int) -> dict[str, list[Task]]:

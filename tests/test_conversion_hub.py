@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conversion_sources import chat_source
 from hub_server import Fault, HubServer
 from internvl_reference import random_chat_source
-from test_conversion_processor import chat_source
 
 from conversion import convert
 from conversion.folder_check import problems
@@ -176,6 +176,7 @@ FAULTS = """
 import json, os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+from conversion_sources import chat_source
 from hub_server import Fault, HubServer
 time.sleep = lambda seconds: None  # the client waits between its own retries
 results = []

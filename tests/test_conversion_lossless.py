@@ -5,9 +5,9 @@ import functools
 
 import pytest
 import torch
+from conversion_sources import native_source
 from internvl_reference import chat_logits, random_chat_source
 from safetensors.torch import load_file
-from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from conversion import Options, convert, verify
 from conversion.step_switch import sinusoids, solve_step_switch
@@ -15,24 +15,6 @@ from modeling_pvc import PVCForConditionalGeneration
 from modeling_pvc.modeling_pvc import PVCStepEmbedding, PVCStepModulation
 
 
-VISION = {
-    "hidden_size": 32,
-    "intermediate_size": 40,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "image_size": [112, 112],
-    "patch_size": [14, 14],
-    "attention_bias": True,
-}
-TEXT = {
-    "hidden_size": 48,
-    "intermediate_size": 56,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "vocab_size": 207,
-    "pad_token_id": 0,
-}
 # Norms of InternViT-6B and of its queries and keys round to float32 in every dtype, in the source and in PVC alike.
 NATIVE = {
     "qwen2": ({}, {"model_type": "qwen2"}, False),
@@ -52,20 +34,6 @@ FLOAT32_NORMS = {
     "query and key norm": {"use_qk_norm": True},
     "InternViT-6B": {"use_qk_norm": True, "norm_type": "rms_norm", "attention_bias": False},
 }
-
-
-def native_source(folder, vision, text, tied, dtype):
-    """A random checkpoint in transformers' own layout."""
-    torch.manual_seed(0)
-    config = InternVLConfig(
-        vision_config={**VISION, **vision}, text_config={**TEXT, **text}, image_token_id=200, tie_word_embeddings=tied
-    )
-    model = InternVLForConditionalGeneration(config).to(dtype)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0, 0.2)
-    model.save_pretrained(folder)
-    return model.eval()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)

@@ -9,10 +9,11 @@ import sys
 
 import pytest
 import torch
+from conversion_sources import SPECIALS, byte_tokenizer, chat_source, native_source
 from internvl_reference import chat_logits, random_chat_source
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoProcessor, GenerationConfig, PreTrainedTokenizerFast
+from tokenizers import pre_tokenizers
+from transformers import AutoProcessor, GenerationConfig
 
 from conversion import convert, verify
 from conversion.prompts import FORMATS, adopted_template, named_template
@@ -26,30 +27,6 @@ MESSAGES = [
     {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]},
     {"role": "user", "content": [{"type": "text", "text": "Sure?"}]},
 ]
-
-
-def byte_tokenizer(specials, **kwargs):
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={character: i for i, character in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(specials)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **kwargs)
-
-
-SPECIALS = ["<pad>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]  # ids 256 to 261
-
-
-def chat_source(folder, rows, **overrides):
-    """A remote-code source with a tokenizer of 262 tokens and `rows` embeddings."""
-    source = random_chat_source(
-        folder, "qwen2", text={"vocab_size": rows}, img_context_token_id=None, template="internvl2_5", **overrides
-    )
-    byte_tokenizer(SPECIALS, pad_token="<pad>", eos_token="<|im_end|>").save_pretrained(folder)
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    config["auto_map"] = {"AutoTokenizer": ["tokenization_internlm2.InternLM2Tokenizer", None]}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return source
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(262, 263), (270, 270)])
@@ -112,6 +89,84 @@ def test_saved_tokenizer_names_no_code_of_the_source(tmp_path):
     assert (processor.image_start_token, processor.image_end_token) == ("<img>", "</img>")
 
 
+def test_tiling_and_normalisation_are_kept(tmp_path):
+    chat_source(tmp_path / "source", 262, max_dynamic_patch=6)
+    preprocessor = {"image_mean": [0.1, 0.2, 0.3], "min_patches": 2, "max_patches": 9}
+    (tmp_path / "source" / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    convert(str(tmp_path / "source"), tmp_path / "target")
+    processor = AutoProcessor.from_pretrained(tmp_path / "target")
+    media = processor.image_processor
+    assert (media.min_image_tiles, media.max_image_tiles) == (2, 6)
+    assert list(media.image_mean) == list(processor.video_processor.image_mean) == [0.1, 0.2, 0.3]
+    assert (processor.tokens_per_step, processor.image_repeats) == (4, 4)
+
+
+NATIVE_TEMPLATE = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}{% if message['content'] is string %}"
+    "{{ message['content'] }}{% else %}{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+    "{{ '<IMG_CONTEXT>\n' }}{% elif content['type'] == 'video' %}{{ '<video>\n' }}"
+    "{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{{'<|im_end|>\n'}}{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def test_native_layout_with_its_processor_files(tmp_path):
+    """The tokenizer's `<video>` lies beyond the embeddings, as in transformers' own InternVL checkpoints."""
+    source = native_source(
+        tmp_path / "source", {}, {"model_type": "qwen2", "vocab_size": 262}, False, torch.float64, image_token_id=261
+    )
+    names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    specials = {"pad_token": "<pad>", "eos_token": "<|im_end|>"}
+    tokenizer = byte_tokenizer(
+        [*SPECIALS, "<video>"], extra_special_tokens={**names, "video_token": "<video>"}, **specials
+    )
+    tokenizer.save_pretrained(tmp_path / "source")
+    (tmp_path / "source" / "chat_template.jinja").write_text(NATIVE_TEMPLATE)
+    convert(str(tmp_path / "source"), tmp_path / "target")
+    processor = AutoProcessor.from_pretrained(tmp_path / "target")
+    model = PVCForConditionalGeneration.from_pretrained(tmp_path / "target").eval()
+    assert (model.config.video_token_id, model.config.vocab_size) == (263, 264)
+    assert processor.chat_template == CHAT_TEMPLATE
+
+    picture = Image.effect_noise((300, 200), 50).convert("RGB")
+    messages = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "Eh?"}]}]
+    kwargs = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    inputs = processor.apply_chat_template(messages, **kwargs)
+    tiles = len(inputs["pixel_values"])
+    rendered = tokenizer.apply_chat_template(
+        messages, chat_template=NATIVE_TEMPLATE, tokenize=False, add_generation_prompt=True
+    )
+    expanded = rendered.replace("<IMG_CONTEXT>", "<img>" + "<IMG_CONTEXT>" * (16 * tiles) + "</img>")
+    assert inputs["input_ids"][0].tolist() == tokenizer(expanded).input_ids
+    pixels = inputs["pixel_values"].double()
+    with torch.no_grad():
+        expected = source(input_ids=inputs["input_ids"], pixel_values=pixels).logits
+        logits = model(input_ids=inputs["input_ids"], pixel_values=pixels).logits[..., :262]
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-9)
+
+
+def test_tokenizer_of_vocabulary_and_merges(tmp_path):
+    """As in InternVL2.5's repositories with Qwen2.5."""
+    chat_source(tmp_path / "source", 265)
+    (tmp_path / "source" / "tokenizer.json").unlink()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: i for i, character in enumerate(alphabet)} | {"th": 256, "the": 257}
+    (tmp_path / "source" / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "source" / "merges.txt").write_text("#version: 0.2\nt h\nth e\n")
+    added = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
+    config = {
+        "added_tokens_decoder": {str(258 + i): {"content": token, "special": True} for i, token in enumerate(added)},
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "tokenizer_class": "Qwen2Tokenizer",
+    }
+    (tmp_path / "source" / "tokenizer_config.json").write_text(json.dumps(config))
+    convert(str(tmp_path / "source"), tmp_path / "target")
+    tokenizer = AutoProcessor.from_pretrained(tmp_path / "target").tokenizer
+    assert tokenizer("the<|im_end|>").input_ids == [257, 260]
+    assert (tokenizer.image_token_id, tokenizer.video_token_id) == (263, 264)
+
+
 # --- prompt formats ---
 
 
@@ -145,15 +200,8 @@ def test_prompt_formats(name, expected):
 
 
 def test_a_template_that_renders_as_pvcs_own_is_replaced_by_it():
-    same = (
-        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}{% if message['content'] is string %}"
-        "{{ message['content'] }}{% else %}{% for content in message['content'] %}{% if content['type'] == 'image' %}"
-        "{{ '<IMG_CONTEXT>\n' }}{% elif content['type'] == 'video' %}{{ '<video>\n' }}"
-        "{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}"
-        "{{'<|im_end|>\n'}}{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\n' }}{% endif %}"
-    )
-    assert adopted_template(same, "<video>") == CHAT_TEMPLATE
-    other = same.replace("<|im_start|>assistant\n", "<|im_start|>assistant:")
+    assert adopted_template(NATIVE_TEMPLATE, "<video>") == CHAT_TEMPLATE
+    other = NATIVE_TEMPLATE.replace("<|im_start|>assistant\n", "<|im_start|>assistant:")
     assert adopted_template(other, "<video>") == other.replace("<video>", "<VIDEO_CONTEXT>")
 
 
