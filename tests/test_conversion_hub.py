@@ -176,7 +176,6 @@ FAULTS = """
 import json, os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from conversion_sources import chat_source
 from hub_server import Fault, HubServer
 time.sleep = lambda seconds: None  # the client waits between its own retries
 results = []
