@@ -21,6 +21,22 @@ LAYOUTS = {
     "internvl_chat": "InternVL in the layout of its remote code",
     "pvc_internvl": "the released PVC-InternVL2-8B",
 }
+SHARED_VISION_FIELDS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_channels",
+    "hidden_act",
+    "layer_norm_eps",
+    "attention_dropout",
+)
+# Options of dynamic tiling in the remote code's config -> those of PVC's image processor.
+TILING = {
+    "min_dynamic_patch": "min_image_tiles",
+    "max_dynamic_patch": "max_image_tiles",
+    "use_thumbnail": "use_thumbnail",
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +86,7 @@ def read_layout(source: Source, options: Options) -> Layout:
     if name == "internvl":
         return _read_internvl(source.config, options)
     if name in ("internvl_chat", "pvc_internvl"):
-        return _read_chat(name, source.config, options)
+        return _read_chat(source, options)
     known = "; ".join(f"{key!r} ({text})" for key, text in LAYOUTS.items())
     raise ValueError(f"{source.folder} has model_type={name!r}, which is no layout to convert from. Known: {known}.")
 
@@ -81,17 +97,7 @@ def _read_internvl(config: dict[str, Any], options: Options) -> Layout:
     _require(config, "vision_feature_layer", -1)
     _require(config, "vision_feature_select_strategy", "default")
     _require(vision, "use_mean_pooling", True)
-    vision_values = {
-        "hidden_size": vision.get("hidden_size", 1024),
-        "intermediate_size": vision.get("intermediate_size", 4096),
-        "num_hidden_layers": vision.get("num_hidden_layers", 24),
-        "num_attention_heads": vision.get("num_attention_heads", 16),
-        "num_channels": vision.get("num_channels", 3),
-        "image_size": _square("image_size", vision.get("image_size", 448)),
-        "patch_size": _square("patch_size", vision.get("patch_size", 14)),
-        "hidden_act": vision.get("hidden_act", "gelu"),
-        "layer_norm_eps": vision.get("layer_norm_eps", 1e-6),
-        "attention_dropout": vision.get("attention_dropout", 0.0),
+    vision_values = _common_vision_values(vision) | {
         "attention_bias": vision.get("attention_bias", False),
         "use_qk_norm": vision.get("use_qk_norm", False),
         "norm_type": vision.get("norm_type", "layer_norm"),
@@ -107,51 +113,44 @@ def _read_internvl(config: dict[str, Any], options: Options) -> Layout:
     )
 
 
-def _read_chat(name: str, config: dict[str, Any], options: Options) -> Layout:
+def _read_chat(source: Source, options: Options) -> Layout:
+    config, layer = source.config, "vision_model.encoder.layers.0."
     vision, text = config.get("vision_config") or {}, config.get("llm_config") or {}
-    _require(config, "downsample_ratio", 0.5 if name == "internvl_chat" else config.get("downsample_ratio", 0.5))
+    if config["model_type"] == "internvl_chat":  # the released PVC model merges more, as its target does
+        _require(config, "downsample_ratio", 0.5)
     _require(config, "select_layer", -1)
     _require(config, "ps_version", "v2")
-    image_size = _square("image_size", vision.get("image_size", 448))
-    _require(config, "force_image_size", image_size)
-    vision_values = {
-        "hidden_size": vision.get("hidden_size", 1024),
-        "intermediate_size": vision.get("intermediate_size", 4096),
-        "num_hidden_layers": vision.get("num_hidden_layers", 24),
-        "num_attention_heads": vision.get("num_attention_heads", 16),
-        "num_channels": vision.get("num_channels", 3),
-        "image_size": image_size,
-        "patch_size": _square("patch_size", vision.get("patch_size", 14)),
-        "hidden_act": vision.get("hidden_act", "gelu"),
-        "layer_norm_eps": vision.get("layer_norm_eps", 1e-6),
-        "attention_dropout": vision.get("attention_dropout", 0.0),
-        "attention_bias": vision.get("qkv_bias", True),
-        "use_qk_norm": vision.get("qk_normalization", False),
-        "norm_type": vision.get("norm_type", "layer_norm"),
+    _require(config, "force_image_size", _square("image_size", vision.get("image_size", 448)))
+    vision_values = _common_vision_values(vision) | {
+        "attention_bias": vision.get("qkv_bias", layer + "attn.qkv.bias" in source.tensors),
+        "use_qk_norm": vision.get("qk_normalization", layer + "attn.q_norm.weight" in source.tensors),
+        "norm_type": vision.get("norm_type", "layer_norm" if layer + "norm1.bias" in source.tensors else "rms_norm"),
     }
     if vision_values["use_qk_norm"]:
         _require(vision, "layer_norm_eps", 1e-6)  # PVC's query and key norms, as transformers' InternVL, use that one
-    is_internlm2 = _text_model_type(text) == INTERNLM2
-    tiles = {"min_dynamic_patch": "min_image_tiles", "max_dynamic_patch": "max_image_tiles"}
-    processor = {target: config[field] for field, target in tiles.items() if field in config}
-    if "use_thumbnail" in config:
-        processor["use_thumbnail"] = config["use_thumbnail"]
-    second_part = ("pvc_internvl",) if name == "pvc_internvl" else ()
+    second_part = ("pvc_internvl",) if config["model_type"] == "pvc_internvl" else ()
     return Layout(
-        name=name,
+        name=config["model_type"],
         config=_target_config(vision_values, read_text_config(text), options),
-        rules=("internvl_chat", INTERNLM2 if is_internlm2 else "native_text", *second_part),
+        rules=("internvl_chat", INTERNLM2 if _text_model_type(text) == INTERNLM2 else "native_text", *second_part),
         image_token_id=config.get("img_context_token_id", config.get("image_token_id")),
         template=config.get("template"),
-        processor=processor,
+        processor={target: config[name] for name, target in TILING.items() if name in config},
     )
+
+
+def _common_vision_values(vision: dict[str, Any]) -> dict[str, Any]:
+    """What both layouts call by the same names; InternViT-300M's values where they are left out."""
+    values = {name: vision[name] for name in SHARED_VISION_FIELDS if name in vision}
+    sizes = {"image_size": 448, "patch_size": 14}
+    return values | {name: _square(name, vision.get(name, default)) for name, default in sizes.items()}
 
 
 def _target_config(vision: dict[str, Any], text: PreTrainedConfig, options: Options, **values: Any) -> PVCConfig:
     temporal = options.num_temporal_layers
     if temporal is None:
-        temporal = min(DEFAULT_TEMPORAL_LAYERS, vision["num_hidden_layers"] // 2)
-    vision |= {"image_repeats": options.image_repeats, "num_temporal_layers": temporal}
+        temporal = min(DEFAULT_TEMPORAL_LAYERS, vision.get("num_hidden_layers", 24) // 2)
+    vision = vision | {"image_repeats": options.image_repeats, "num_temporal_layers": temporal}
     text_values = {**text.to_dict(), "model_type": text.model_type}
     config = PVCConfig(vision_config=vision, text_config=text_values, image_token_order=options.token_order, **values)
     config.architectures = ["PVCForConditionalGeneration"]
