@@ -7,7 +7,8 @@ import sys
 from .convert import DTYPES, convert
 from .layouts import DEFAULT_TEMPORAL_LAYERS, LAYOUTS, Options
 from .push import push
-from .verify import verify
+from .source import locate
+from .verify import check_comparable, verify
 
 
 def add_commands(commands) -> None:
@@ -47,6 +48,8 @@ def add_commands(commands) -> None:
 
 def run_convert(options: argparse.Namespace) -> None:
     """`pvc convert`: converts, says what it made, and verifies it if asked to."""
+    if options.verify:
+        check_comparable(locate(options.source, options.revision))  # before hours of work
     result = convert(
         options.source,
         options.target,

@@ -51,19 +51,25 @@ def verify(source: str, target: str | Path, revision: str | None = None, referen
     Raises `ValueError` without a reference for such a layout, and when the logits differ.
     """
     folder = locate(source, revision)
+    if reference is None:
+        check_comparable(folder)
     model = AutoModelForImageTextToText.from_pretrained(target, dtype="auto").eval()
     if reference is None:
-        if (layout := read_json(folder / "config.json").get("model_type")) != "internvl":
-            raise ValueError(
-                f"--verify compares logits with transformers' own InternVL, but {source} has the layout {layout!r}, "
-                "which only remote code can run. Its tensors are accounted for in conversion.json; to compare logits, "
-                "call conversion.verify with a `reference`."
-            )
         native = AutoModelForImageTextToText.from_pretrained(folder, dtype=model.dtype).eval()
         reference = lambda ids, pixels: native(input_ids=ids, pixel_values=pixels).logits  # noqa: E731
     comparison = compare_logits(model, reference)
     comparison.check()
     return comparison
+
+
+def check_comparable(folder: Path) -> None:
+    """Raises `ValueError` unless transformers has a class for the checkpoint in `folder`."""
+    if (layout := read_json(folder / "config.json").get("model_type")) != "internvl":
+        raise ValueError(
+            f"--verify compares logits with transformers' own InternVL, but {folder} has the layout {layout!r}, which "
+            "only remote code can run. Convert without --verify: conversion.json accounts for every tensor. To "
+            "compare logits, call conversion.verify with a `reference`."
+        )
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conversion_sources import native_source
 from internvl_reference import random_chat_source
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -393,6 +394,12 @@ def test_command_line(source, tmp_path, capsys):
     assert "tensors (torch.bfloat16)" in capsys.readouterr().out
     assert main(["convert", str(source), str(tmp_path / "target")]) == 1
     assert "exists already" in capsys.readouterr().err
+    assert main(["convert", str(source), str(tmp_path / "other"), "--verify"]) == 1
+    assert "Convert without --verify" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    native_source(tmp_path / "native", {}, {"model_type": "qwen2"}, False, torch.float32)
+    assert main(["convert", str(tmp_path / "native"), str(tmp_path / "verified"), "--verify"]) == 0
+    assert "largest difference" in capsys.readouterr().out
     assert main(["convert", str(tmp_path / "nowhere"), str(tmp_path / "other")]) == 1
     assert "No such checkpoint folder" in capsys.readouterr().err
     assert main(["convert", str(source), str(tmp_path / "other"), "--image-repeats", "2"]) == 1
