@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.dynamic_module_utils import custom_object_save
 
 import modeling_pvc
-from modeling_pvc import PVCConfig, PVCForConditionalGeneration
+from modeling_pvc import PVCForConditionalGeneration
 
 from .card import display_name, write_card
 from .layouts import Layout, Options, read_layout
@@ -103,10 +103,10 @@ def convert(
 
     shards = split_into_shards(plan.tasks, stored, max_shard_bytes)
     work = WorkFolder(Path(target), _state(opened, layout, rules, shards))
-    write_shards(work.path, shards, stored, progress)
+    _write_small_files(work.path, opened, layout, plan, tokenizer, source)
     if plan.unmapped:
         write_safetensors(work.path / UNMAPPED_FILE, _unmapped_tasks(opened, plan), stored)
-    _write_small_files(work.path, opened, layout, plan, tokenizer, source)
+    write_shards(work.path, shards, stored, progress)
     work.finish()
     return Result(work.target, plan, stored)
 
@@ -225,12 +225,6 @@ def _write_small_files(
     write_durably(folder / REPORT_FILE, json.dumps(report, indent=2).encode())
     parameters = sum(math.prod(task.shape) for task in plan.tasks)
     write_card(folder, layout, origin, parameters)
-    save_code_and_config(folder, layout.config)
-
-
-def save_code_and_config(folder: Path, config: PVCConfig) -> None:
-    """The modeling code and, last of all files, config.json: without it nothing takes the folder for a model."""
+    layout.config.save_pretrained(folder)
     with torch.device("meta"):
-        model = PVCForConditionalGeneration(config)
-    custom_object_save(model, folder)
-    config.save_pretrained(folder)
+        custom_object_save(PVCForConditionalGeneration(layout.config), folder)  # the modeling code

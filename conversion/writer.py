@@ -3,8 +3,8 @@
 end.
 
 A shard's header is known before its first tensor is made, so that one tensor at a time is in memory. Shards get their
-names when they are complete; config.json, without which nothing loads the folder, comes last; then the working folder
-takes the target's name.
+names when they are complete, and what makes them a model comes last: the index of several, or the only one. Then the
+working folder takes the target's name.
 """
 
 import json

@@ -228,8 +228,7 @@ def test_a_killed_run_leaves_no_model_and_is_resumed(source, tmp_path, monkeypat
     run = run_until(source, target, 100)
     assert run.returncode == -signal.SIGKILL, run.stderr
     assert not target.exists()
-    assert not (work / "config.json").exists() and not list(work.glob("*index.json"))
-    with pytest.raises((OSError, ValueError)):
+    with pytest.raises(OSError, match="no file named model"):
         PVCForConditionalGeneration.from_pretrained(work)
     finished = {path.name: path.stat().st_mtime_ns for path in work.glob("*.safetensors")}
     assert finished
