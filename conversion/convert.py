@@ -121,15 +121,15 @@ def settle_config(
     rows = source.tensors[embedding].shape[0]
     if tokenizer is not None:
         config.image_token_id, config.video_token_id = tokenizer.image_token_id, tokenizer.video_token_id
-    elif layout.image_token_id is not None:
-        logger.warning("%s has no tokenizer, so the target will have no processor.", source.folder)
-        config.image_token_id, config.video_token_id = layout.image_token_id, rows
     else:
-        raise ValueError(
-            f"{source.folder} has neither a tokenizer (tokenizer.json, vocab.json and merges.txt, or tokenizer.model) "
-            "nor an img_context_token_id in its config, so the image placeholder is unknown. Copy the tokenizer's "
-            "files there."
+        logger.warning(
+            "%s has no tokenizer (tokenizer.json, vocab.json and merges.txt, or tokenizer.model), so the target will "
+            "have no processor. Copy the tokenizer's files there and convert again to get one.",
+            source.folder,
         )
+        # without a tokenizer that names it, the image placeholder becomes a new token, as the video placeholder does
+        config.image_token_id = rows if layout.image_token_id is None else layout.image_token_id
+        config.video_token_id = max(rows, config.image_token_id + 1)
     config.text_config.vocab_size = max(rows, config.image_token_id + 1, config.video_token_id + 1)
     tied = _is_tied(source, layout, embedding, find_tensor(source, rules, HEAD))
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied

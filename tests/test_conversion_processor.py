@@ -15,7 +15,7 @@ from PIL import Image
 from tokenizers import pre_tokenizers
 from transformers import AutoProcessor, GenerationConfig
 
-from conversion import convert, verify
+from conversion import compare_logits, convert, verify
 from conversion.prompts import FORMATS, adopted_template, named_template
 from conversion.sentencepiece import fast_tokenizer, read_model
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
@@ -222,10 +222,15 @@ def test_generation_config_is_kept_and_stops_at_the_end_of_a_turn(tmp_path):
     assert (generation.eos_token_id, generation.temperature) == ([256, 258], 0.5)
 
 
-def test_a_source_without_tokenizer_or_token_id_is_refused(tmp_path):
-    random_chat_source(tmp_path / "source", "qwen2", img_context_token_id=None)
-    with pytest.raises(ValueError, match="neither a tokenizer"):
-        convert(str(tmp_path / "source"), tmp_path / "target")
+def test_a_source_without_tokenizer_or_token_id_gets_new_placeholders(tmp_path, caplog):
+    config, tensors = random_chat_source(tmp_path / "source", "internlm2", img_context_token_id=None)
+    convert(str(tmp_path / "source"), tmp_path / "target")
+    assert "will have no processor" in caplog.text
+    model = PVCForConditionalGeneration.from_pretrained(tmp_path / "target")
+    assert (model.config.image_token_id, model.config.video_token_id, model.config.vocab_size) == (207, 208, 209)
+    name = "language_model.model.tok_embeddings.weight"
+    tensors[name] = torch.cat([tensors[name], torch.zeros(1, 48)])  # a row for the reference's placeholder
+    assert compare_logits(model, _with_image_token((config, tensors), 207)).error < 1e-5
 
 
 # --- SentencePiece ---
