@@ -62,6 +62,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_model_options(inspect)
     inspect.set_defaults(run=run_inspect)
+
+    from conversion.cli import add_commands  # here, because conversion imports this package
+
+    add_commands(commands)
     return parser
 
 

@@ -1,0 +1,9 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""Checkpoints of other layouts -> PVC (docs/conversion.md). This package does not travel with checkpoints."""
+
+from .convert import Result, convert
+from .layouts import Options
+from .verify import Comparison, compare_logits, verify
+
+
+__all__ = ["Comparison", "Options", "Result", "compare_logits", "convert", "verify"]
