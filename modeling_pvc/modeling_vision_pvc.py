@@ -54,7 +54,7 @@ def eager_attention_forward(
 
 
 class PVCVisionRMSNorm(nn.Module):
-    """RMS norm over the last dimension, in float32 at least (InternViT-6B)."""
+    """RMS norm over the last dimension (InternViT-6B)."""
 
     def __init__(self, hidden_size: int, eps: float = 1e-6):
         super().__init__()
@@ -62,7 +62,7 @@ class PVCVisionRMSNorm(nn.Module):
         self.variance_epsilon = eps
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        wide = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
+        wide = hidden_states.to(torch.float32)  # in float64 models too: InternVL rounds there, and so must its equal
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
         return self.weight * wide.to(hidden_states.dtype)
 
