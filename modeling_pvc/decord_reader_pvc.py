@@ -19,13 +19,15 @@ from pathlib import Path
 import numpy as np
 
 from .decord_worker_pvc import main as worker
-from .packet_index_pvc import PacketIndex, import_av
+from .packet_index_pvc import PacketIndex, first_frame, import_av
 from .video_reader_pvc import DamagedVideoError, VideoReader
 
 
 SILENCE_SECONDS = 30
 SOUND_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 SOUND_CODECS = ("h264", "hevc", "mpeg4", "mjpeg", "prores", "vp8", "libvpx-vp8", "vp9", "libvpx-vp9")
+# Of others decord's older FFmpeg computes other colours.
+SOUND_PIXEL_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv422p10le")
 
 
 class DecordReader(VideoReader):
@@ -42,7 +44,7 @@ class DecordReader(VideoReader):
         self._opened = opened
         try:
             self._index = PacketIndex(opened, name)
-            reason = _unsound(self._index)
+            reason = _unsound(self._index, opened)
             if reason:
                 raise ValueError(f"decord is wrong or hangs on {reason}; use backend='pyav' or 'auto'")
         except (import_av().error.FFmpegError, ValueError) as error:
@@ -63,7 +65,7 @@ class DecordReader(VideoReader):
                 keep(index, np.frombuffer(data, np.uint8).reshape(shape["height"], shape["width"], 3))
 
 
-def _unsound(index: PacketIndex) -> str | None:
+def _unsound(index: PacketIndex, opened: Path | bytes) -> str | None:
     """What about a file decord is known to fail on, if anything."""
     if index.container_format not in SOUND_FORMATS:
         return f"{index.container_format} files"
@@ -75,6 +77,10 @@ def _unsound(index: PacketIndex) -> str | None:
         return "open groups of pictures"
     if index.has_hidden_frames:
         return "edit lists"
+    if index.pixel_format not in SOUND_PIXEL_FORMATS:
+        return f"{index.pixel_format} pixels"
+    if index.container_format != SOUND_FORMATS[0] and first_frame(opened).rotation:
+        return f"rotated {index.container_format} files"
     return None
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 # Of other containers the header's number of frames is an estimate.
 EXACT_COUNT_FORMATS = ("mov", "mp4")
 TOLERATED_LOSS = 0.02
+# Formats whose duration is written in the header rather than found at the end of the data.
+HEADER_DURATION_FORMATS = ("matroska,webm", "flv", "asf")
 
 
 def import_av():
@@ -33,6 +35,13 @@ def open_container(opened: Path | bytes):
     raise ValueError("it has no video stream")
 
 
+def first_frame(opened: Path | bytes):
+    """The first frame that can be decoded."""
+    container, stream = open_container(opened)
+    with container:
+        return next(container.decode(stream))
+
+
 class PacketIndex:
     """The packets of a video's stream, without their data.
 
@@ -45,7 +54,7 @@ class PacketIndex:
         pts (`list[int]`): the same in units of the stream; None if the file does not say.
         keys (`list[tuple[int, int]]`): (number in decoding order, pts) of the packets where decoding can begin.
         fps (`float`): average frames per second, 0 if unknown.
-        codec, container_format (`str`): FFmpeg's names.
+        codec, pixel_format, container_format (`str`): FFmpeg's names.
         has_open_groups (`bool`): some frames are shown before the key packet that precedes them in the file.
         has_hidden_frames (`bool`): an edit list leaves frames out.
 
@@ -65,23 +74,42 @@ class PacketIndex:
             ]
             if not entries:
                 raise ValueError("it holds no frame")
+            self.pixel_format = context.pix_fmt
             self._check_complete(len(entries), stream.frames)
             shown = [pts for pts, _, is_discard in entries if not is_discard]
             self.keys = [(i, pts) for i, (pts, is_key, _) in enumerate(entries) if is_key]
             self.has_hidden_frames = len(shown) < len(entries)
             usable = bool(shown) and all(pts is not None for pts, _, _ in entries)
-            usable = usable and len(set(shown)) == len(shown) and entries[0][1]
+            usable = usable and len(set(shown)) == len(shown) and entries[0][1] and not self._counts_only()
             self.pts = sorted(shown) if usable else None
             self.times = [float(pts * stream.time_base) for pts in self.pts] if usable else None
             self.num_frames = len(shown) if usable else None
             self.has_open_groups = usable and _has_open_groups(entries)
             self.fps = self._frame_rate(float(stream.average_rate or stream.guessed_rate or 0))
+            declared = (container.duration or 0) / 1_000_000
+        if self.container_format in HEADER_DURATION_FORMATS and usable and self.times[-1] < 0.9 * declared:
+            self._check_duration(opened, declared)
 
     def _check_complete(self, listed: int, declared: int) -> None:
         exact = any(name in self.container_format.split(",") for name in EXACT_COUNT_FORMATS)
         if listed < declared * (1 if exact else 1 - TOLERATED_LOSS):
             raise ValueError(
                 f"it is truncated: its header says {declared} frames, its data ends after frame {listed - 1}"
+            )
+
+    def _counts_only(self) -> bool:
+        # AVI numbers packets in decoding order, and these codecs reorder
+        return self.container_format == "avi" and self.codec in ("h264", "hevc")
+
+    def _check_duration(self, opened: Path | bytes, declared: float) -> None:
+        """The picture may end before the sound does; the file may not."""
+        container, _ = open_container(opened)
+        with container:
+            last = max(float(packet.pts * packet.time_base) for packet in container.demux() if packet.pts is not None)
+        if last < 0.95 * declared - 1:
+            raise ValueError(
+                f"it is truncated: its header says {declared:.2f} s, its data ends at {last:.2f} s, after frame "
+                f"{self.num_frames - 1}"
             )
 
     def _frame_rate(self, declared: float) -> float:

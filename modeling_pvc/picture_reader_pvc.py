@@ -24,11 +24,16 @@ class AnimationReader(VideoReader):
 
     def __init__(self, opened: Path | bytes, name: str):
         self._opened = opened
+        durations = []
         try:
             with self._open() as image:
-                durations = [frame.info.get("duration", 0) / 1000 for frame in ImageSequence.Iterator(image)]
+                for frame in ImageSequence.Iterator(image):
+                    if image.format == "WEBP":
+                        frame.load()  # it tells the duration only then
+                    durations.append(frame.info.get("duration", 0) / 1000)
         except PICTURE_ERRORS as error:
-            raise ValueError(f"Cannot read the animation {name}: {error}") from error
+            reached = f" after frame {len(durations) - 1}" if durations else ""
+            raise ValueError(f"Cannot read the animation {name}{reached}: {error}") from error
         total = sum(durations)
         times = np.cumsum([0.0, *durations[:-1]]).tolist() if total else None
         super().__init__(name, len(durations), len(durations) / total if total else 0.0, times)

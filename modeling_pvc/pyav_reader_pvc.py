@@ -6,6 +6,7 @@ what leads to the wanted frames is decoded, from the last key packet before each
 threads. Frames are matched by timestamp. Files without usable timestamps are decoded from the start and counted.
 """
 
+import contextlib
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,9 @@ from .video_reader_pvc import DamagedVideoError, VideoReader
 
 # Codecs whose decoder honours per-packet skipping of frames that no other frame refers to. AV1's goes wrong.
 SKIPPABLE_CODECS = ("h264", "hevc", "mpeg2video", "mpeg4")
+# Codecs where a key packet may be a point of gradual recovery, from which decoding does not begin clean.
+RECOVERING_CODECS = ("h264", "hevc")
+INTRA = 1  # FFmpeg's picture type
 
 
 class PyAVReader(VideoReader):
@@ -66,9 +70,10 @@ class PyAVReader(VideoReader):
         def work(_) -> None:
             with _Decoder(self._opened, self._index, num_threads // num_decoders) as decoder:
                 while (start := _next(waiting)) is not None:
-                    for frame in decoder.group(start, groups[start]):
-                        keep(index_of[frame.pts], to_rgb_array(frame))
-                        found.add(index_of[frame.pts])
+                    with contextlib.suppress(*self._errors):  # what is missing tells
+                        for frame in decoder.group(start, groups[start]):
+                            keep(index_of[frame.pts], to_rgb_array(frame))
+                            found.add(index_of[frame.pts])
 
         if num_decoders == 1:
             work(0)
@@ -125,24 +130,24 @@ class _Decoder:
 
     def group(self, start: int, pending: set[int]) -> Iterator:
         """The frames with those pts, decoded from key packet number `start` on. Damaged ones are left out."""
-        pending = set(pending)
+        pending, key_pts = set(pending), self._index.keys[start][1]
         skippable = self._index.codec in SKIPPABLE_CODECS
+        clean = self._index.codec not in RECOVERING_CODECS
         try:
             for packet in self._packets_from(start):
                 if skippable:
                     self._context.skip_frame = "DEFAULT" if packet.pts in pending else "NONREF"
-                yield from self._take(packet, pending)
+                for frame in self._context.decode(packet if packet.size else None):
+                    clean = clean or (frame.pts == key_pts and frame.pict_type == INTRA)
+                    if frame.pts in pending and not clean:
+                        return
+                    if frame.pts in pending and not frame.is_corrupt:
+                        pending.discard(frame.pts)
+                        yield frame
                 if not pending:
                     return
-            yield from self._take(None, pending)
         finally:
             self._context.flush_buffers()
-
-    def _take(self, packet, pending: set[int]) -> Iterator:
-        for frame in self._context.decode(packet):
-            if frame.pts in pending and not frame.is_corrupt:
-                pending.discard(frame.pts)
-                yield frame
 
     def _packets_from(self, start: int) -> Iterator:
         """Packets from a key packet on. Where seeking does not lead to it, from further back, then from the start."""
@@ -153,7 +158,7 @@ class _Decoder:
                 first = self._skip_to(start, packets)
                 if first is not None:
                     yield first
-                    yield from _with_data(packets)
+                    yield from packets
                     return
         self._container.close()
         self._open()
@@ -162,7 +167,7 @@ class _Decoder:
         if first is None:
             raise ValueError("the file changed while it was read")
         yield first
-        yield from _with_data(packets)
+        yield from packets
 
     def _skip_to(self, start: int, packets: Iterator):
         """The key packet number `start`, or None if the packets begin behind it."""
@@ -175,11 +180,6 @@ class _Decoder:
         return None
 
 
-def _with_data(packets: Iterator) -> Iterator:
-    # the last packet is an empty one, which would end the decoder's input too early for a caller that goes on
-    return (packet for packet in packets if packet.size > 0)
-
-
 def _next(waiting: queue.SimpleQueue):
     try:
         return waiting.get_nowait()
@@ -189,5 +189,20 @@ def _next(waiting: queue.SimpleQueue):
 
 def to_rgb_array(frame) -> np.ndarray:
     """A decoded frame, turned as its rotation metadata says -> uint8[height, width, 3]"""
-    pixels = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(pixels, k=round(getattr(frame, "rotation", 0) / 90) % 4))
+    source = _progressive(frame) if frame.interlaced_frame else frame
+    pixels = source.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(pixels, k=round(frame.rotation / 90) % 4))
+
+
+def _progressive(frame):
+    """A copy without the mark of interlacing, which would make FFmpeg 8 interpolate colours within each field; no
+    other decoder does.
+    """
+    copy = type(frame)(frame.width, frame.height, frame.format.name)
+    for target, plane in zip(copy.planes, frame.planes, strict=True):
+        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+        into = np.frombuffer(target, np.uint8).reshape(target.height, target.line_size)
+        width = min(plane.line_size, target.line_size)
+        into[:, :width] = rows[:, :width]
+    copy.colorspace, copy.color_range = frame.colorspace, frame.color_range
+    return copy
