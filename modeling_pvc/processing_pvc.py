@@ -136,7 +136,7 @@ class PVCProcessor(ProcessorMixin):
         budget = None
         if limit is not None and not (images is None and videos is None):
             images, text, videos, audio = self.prepare_inputs_layout(images, text, videos, audio, **kwargs)
-            images, videos, tile_limits, budget = self._fit_conversations(images, text, videos, limit, kwargs)
+            tile_limits, videos, budget = self._fit_conversations(images, text, videos, limit, kwargs)
             if images is not None:
                 kwargs.pop("max_image_tiles", None)
                 kwargs["images_kwargs"] = {**kwargs.get("images_kwargs", {}), "max_image_tiles": tile_limits}
