@@ -20,7 +20,7 @@ from typing import Any
 
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
-from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.utils import auto_docstring
 from transformers.video_processing_utils import VideoProcessorMixin
 
@@ -92,7 +92,8 @@ class PVCProcessor(ProcessorMixin):
             Steps per video frame; `PVCVisionConfig.video_repeats` of the model.
         max_visual_tokens (`int`, *optional*):
             Most visual tokens of a conversation. Where its images and videos need more, the tiles and frames of all
-            are reduced by one factor, with a warning. No limit by default.
+            are reduced by one factor, with a warning; with `return_metadata=True` the entry `visual_budget` of the
+            result says what each wanted and got. No limit by default, and may be given per call.
         """
         for name in ("image_token", "video_token", "image_start_token", "image_end_token"):
             token = getattr(tokenizer, name, None)
@@ -125,15 +126,10 @@ class PVCProcessor(ProcessorMixin):
         return ["num_patches"]
 
     def __call__(
-        self, images=None, text=None, videos=None, audio=None, max_visual_tokens: int | None = None, **kwargs
+        self, images=None, text=None, videos=None, audio=None, **kwargs: Unpack[PVCProcessorKwargs]
     ) -> BatchFeature:
-        r"""
-        max_visual_tokens (`int`, *optional*, defaults to `self.max_visual_tokens`):
-            Most visual tokens of each conversation; with `return_metadata=True` the entry `visual_budget` says what
-            each image and video got.
-        """
-        limit = self.max_visual_tokens if max_visual_tokens is None else max_visual_tokens
-        budget = None
+        # not in PVCProcessorKwargs, where transformers 5.19 knows the options of the parts only
+        limit, budget = kwargs.pop("max_visual_tokens", None) or self.max_visual_tokens, None
         if limit is not None and not (images is None and videos is None):
             images, text, videos, audio = self.prepare_inputs_layout(images, text, videos, audio, **kwargs)
             tile_limits, videos, budget = self._fit_conversations(images, text, videos, limit, kwargs)
