@@ -170,6 +170,13 @@ class PVCProcessor(ProcessorMixin):
     def _visual_span(self, token: str, steps: int) -> str:
         return self.image_start_token + token * (steps * self.tokens_per_step) + self.image_end_token
 
+    def apply_chat_template(self, conversation, *args, **kwargs):
+        nested = bool(conversation) and isinstance(conversation[0], (list, tuple))
+        conversations = [
+            [_with_video_sources(message) for message in c] for c in (conversation if nested else [conversation])
+        ]
+        return super().apply_chat_template(conversations if nested else conversations[0], *args, **kwargs)
+
     def _multimodal_inputs_from_conversations(self, conversations: list, *args, **kwargs):
         """Media of all content blocks, nested by conversation; data sets fill absent keys of a block with None."""
         images, videos = [], []
@@ -182,8 +189,7 @@ class PVCProcessor(ProcessorMixin):
                     if block["type"] == "image" and (image := _first(block, IMAGE_BLOCK_KEYS)) is not None:
                         images[-1].append(image)
                     elif block["type"] == "video" and (video := _first(block, VIDEO_BLOCK_KEYS)) is not None:
-                        options = {key: block[key] for key in VIDEO_BLOCK_OPTIONS if block.get(key) is not None}
-                        videos[-1].append(VideoSource(video, options))
+                        videos[-1].append(video)
                     elif block["type"] not in ("text", "image", "video"):
                         raise ValueError(f"PVC reads text, image and video blocks, not {block['type']!r}.")
         return images, videos, [], {}
@@ -194,7 +200,7 @@ class PVCProcessor(ProcessorMixin):
         Returns the tile limit of each image, the videos with their limits, and a report: per conversation a list of
         what each image and video wanted and got.
         """
-        merged = self._merge_kwargs(tokenizer_init_kwargs={}, **kwargs)
+        merged = self._merge_kwargs(PVCProcessorKwargs, tokenizer_init_kwargs={}, **kwargs)
         pictures = [] if images is None else make_flat_list_of_images(images)
         image_items = iter(
             [self._image_item(i, picture, merged["images_kwargs"]) for i, picture in enumerate(pictures)]
@@ -244,7 +250,7 @@ class PVCProcessor(ProcessorMixin):
 
     def _get_num_multimodal_tokens(self, image_sizes=None, video_sizes=None, **kwargs) -> MultiModalData:
         """Visual tokens of images `(height, width)` and videos `(frames, height, width)`, without their pixels."""
-        merged = self._merge_kwargs(**kwargs)
+        merged = self._merge_kwargs(PVCProcessorKwargs, tokenizer_init_kwargs={}, **kwargs)
         data: dict[str, Any] = {}
         if image_sizes is not None:
             tiles = [
@@ -260,6 +266,21 @@ class PVCProcessor(ProcessorMixin):
             sampled = [len(sample_frame_indices(size[0], None, limit)) for size in video_sizes]
             data["num_video_tokens"] = [n * self.video_repeats * self.tokens_per_step for n in sampled]
         return MultiModalData(**data)
+
+
+def _with_video_sources(message: dict) -> dict:
+    """The message with each video's own sampling options attached to the video."""
+    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
+        return message
+    return {**message, "content": [_with_video_source(block) for block in message["content"]]}
+
+
+def _with_video_source(block: dict) -> dict:
+    options = {key: block[key] for key in VIDEO_BLOCK_OPTIONS if block.get(key) is not None}
+    video = _first(block, VIDEO_BLOCK_KEYS)
+    if block["type"] != "video" or not options or video is None:
+        return block
+    return {"type": "video", "video": VideoSource(video, options)}
 
 
 def _warn_of_reductions(report: list[list[dict]], max_tokens: int) -> None:
