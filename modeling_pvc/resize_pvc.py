@@ -34,8 +34,8 @@ def resize_pixels(
     if backend == "pil":
         image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
         return np.asarray(image.resize((width, image.height), resample).resize((width, height), resample))
-    # np.array copies: torch warns about the read-only array that a PIL image lends
-    values = torch.from_numpy(np.array(pixels) if isinstance(pixels, Image.Image) else np.ascontiguousarray(pixels))
+    array = np.ascontiguousarray(pixels)
+    values = torch.from_numpy(array if array.flags.writeable else array.copy())  # torch warns about a read-only one
     if values.shape[:2] == (height, width):
         return values.numpy()
     resized = torch.nn.functional.interpolate(
