@@ -50,7 +50,7 @@ def write_clip(
     if isinstance(frames, int):
         frames = [barcode(i) for i in range(frames)]
     with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
-        stream = container.add_stream(codec, rate=rate, options=options or {"g": "12", "bf": "2"})
+        stream = container.add_stream(codec, rate=rate, options={"g": "12", "bf": "2"} if options is None else options)
         stream.width, stream.height = frames[0].shape[1], frames[0].shape[0]
         stream.pix_fmt = pixel_format
         if rotation:

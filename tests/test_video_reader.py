@@ -39,7 +39,7 @@ CLIPS = {
     "mpeg4_b.mp4": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
     "mpeg2.mpg": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}},
     "wmv.wmv": {"codec": "wmv2", "options": {"g": "12"}},
-    "mjpeg.avi": {"codec": "mjpeg", "pixel_format": "yuvj420p"},
+    "mjpeg.avi": {"codec": "mjpeg", "pixel_format": "yuvj420p", "options": {}},
     "turned.mp4": {"rotation": 90},
     "turned.mkv": {"rotation": 90},
     "uneven.mp4": {"pts": [i * 2 if i < 10 else i * 9 for i in range(40)]},
