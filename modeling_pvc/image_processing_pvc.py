@@ -154,6 +154,9 @@ class PVCImageProcessor(PilBackend):
         moments = (do_rescale, rescale_factor, do_normalize, image_mean, image_std)
         writer = FrameWriter(sum(counts), height, width, *moments)
 
+        if resample_backend == "torch" and do_resize:
+            images = run_parallel(np.array, images)  # once for tiles and thumbnail
+
         def write_part(part: tuple[Image.Image | np.ndarray, tuple[int, int], int]) -> None:
             image, (columns, rows), position = part
             pixels = resize_pixels(image, columns * width, rows * height, resample, resample_backend)

@@ -55,6 +55,7 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
 """
 
+BLOCK_TYPES = ("text", "image", "image_url", "video")  # image_url: OpenAI's, which transformers turns into image
 IMAGE_BLOCK_KEYS = ("image", "url", "path")
 VIDEO_BLOCK_KEYS = ("video", "url", "path")
 # Sampling options that a content block may carry for its own video.
@@ -190,8 +191,6 @@ class PVCProcessor(ProcessorMixin):
                         images[-1].append(image)
                     elif block["type"] == "video" and (video := _first(block, VIDEO_BLOCK_KEYS)) is not None:
                         videos[-1].append(video)
-                    elif block["type"] not in ("text", "image", "video"):
-                        raise ValueError(f"PVC reads text, image and video blocks, not {block['type']!r}.")
         return images, videos, [], {}
 
     def _fit_conversations(self, images, text, videos, max_tokens: int, kwargs: dict):
@@ -276,6 +275,8 @@ def _with_video_sources(message: dict) -> dict:
 
 
 def _with_video_source(block: dict) -> dict:
+    if block["type"] not in BLOCK_TYPES:
+        raise ValueError(f"PVC reads text, image and video blocks, not {block['type']!r}.")
     options = {key: block[key] for key in VIDEO_BLOCK_OPTIONS if block.get(key) is not None}
     video = _first(block, VIDEO_BLOCK_KEYS)
     if block["type"] != "video" or not options or video is None:
