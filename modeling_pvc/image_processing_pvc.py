@@ -154,17 +154,16 @@ class PVCImageProcessor(PilBackend):
         moments = (do_rescale, rescale_factor, do_normalize, image_mean, image_std)
         writer = FrameWriter(sum(counts), height, width, *moments)
 
-        if resample_backend == "torch" and do_resize:
+        if resample_backend == "torch":
             images = run_parallel(np.array, images)  # once for tiles and thumbnail
 
-        def write_part(part: tuple[Image.Image | np.ndarray, tuple[int, int], int]) -> None:
-            image, (columns, rows), position = part
-            pixels = resize_pixels(image, columns * width, rows * height, resample, resample_backend)
-            for i in range(columns * rows):
-                y, x = i // columns * height, i % columns * width
-                writer.write(position + i, pixels[y : y + height, x : x + width])
+        def resize(part: tuple[Image.Image | np.ndarray, int, int]) -> np.ndarray:
+            image, columns, rows = part
+            return resize_pixels(image, columns * width, rows * height, resample, resample_backend)
 
-        run_parallel(write_part, list(_parts(images, grids, counts)))
+        canvases = run_parallel(resize, list(_parts(images, grids, counts)))
+        tiles = [tile for canvas in canvases for tile in _cut(canvas, width, height)]
+        run_parallel(lambda i: writer.write(i, tiles[i]), range(len(tiles)))
         return BatchFeature({"pixel_values": writer.values, "num_patches": counts}, tensor_type=return_tensors)
 
     def get_number_of_image_patches(self, height: int, width: int, images_kwargs: dict | None = None) -> int:
@@ -195,13 +194,18 @@ def _fill(item: Any, leaves: Iterator[Any]) -> Any:
 
 
 def _parts(images: list, grids: list[tuple[int, int]], counts: list[int]) -> Iterator[tuple]:
-    """(image, grid, position of its first tile) for every resize there is to do: tiles, then thumbnail."""
-    position = 0
+    """(image, columns, rows) for every resize there is to do: the tiles of an image, then its thumbnail."""
     for image, (columns, rows), count in zip(images, grids, counts, strict=True):
-        yield image, (columns, rows), position
+        yield image, columns, rows
         if count > columns * rows:
-            yield image, (1, 1), position + count - 1
-        position += count
+            yield image, 1, 1
+
+
+def _cut(canvas: np.ndarray, width: int, height: int) -> Iterator[np.ndarray]:
+    """The tiles of that size, in raster order."""
+    for y in range(0, canvas.shape[0], height):
+        for x in range(0, canvas.shape[1], width):
+            yield canvas[y : y + height, x : x + width]
 
 
 __all__ = ["PVCImageProcessor"]
