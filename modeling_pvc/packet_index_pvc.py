@@ -1,8 +1,10 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """What a video file holds, told by its packets rather than by its header."""
 
+import bisect
 import importlib
 import io
+import itertools
 from pathlib import Path
 
 
@@ -78,6 +80,9 @@ class PacketIndex:
             self._check_complete(len(entries), stream.frames)
             shown = [pts for pts, _, is_discard in entries if not is_discard]
             self.keys = [(i, pts) for i, (pts, is_key, _) in enumerate(entries) if is_key]
+            by_pts = sorted((pts, number) for number, (_, pts) in enumerate(self.keys) if pts is not None)
+            self._key_pts = [pts for pts, _ in by_pts]
+            self._last_keys = list(itertools.accumulate((number for _, number in by_pts), max))
             self.has_hidden_frames = len(shown) < len(entries)
             usable = bool(shown) and all(pts is not None for pts, _, _ in entries)
             usable = usable and len(set(shown)) == len(shown) and entries[0][1] and not self._counts_only()
@@ -89,6 +94,11 @@ class PacketIndex:
             declared = (container.duration or 0) / 1_000_000
         if self.container_format in HEADER_DURATION_FORMATS and usable and self.times[-1] < 0.9 * declared:
             self._check_duration(opened, declared)
+
+    def last_key_before(self, pts: int) -> int:
+        """The number, in `keys`, of the last key packet that is shown at `pts` or before; 0 if there is none."""
+        before = bisect.bisect_right(self._key_pts, pts)
+        return self._last_keys[before - 1] if before else 0
 
     def _check_complete(self, listed: int, declared: int) -> None:
         exact = any(name in self.container_format.split(",") for name in EXACT_COUNT_FORMATS)

@@ -130,7 +130,8 @@ class PVCProcessor(ProcessorMixin):
         self, images=None, text=None, videos=None, audio=None, **kwargs: Unpack[PVCProcessorKwargs]
     ) -> BatchFeature:
         # not in PVCProcessorKwargs, where transformers 5.19 knows the options of the parts only
-        limit, budget = kwargs.pop("max_visual_tokens", None) or self.max_visual_tokens, None
+        limit, budget = kwargs.pop("max_visual_tokens", None), None
+        limit = self.max_visual_tokens if limit is None else limit
         if limit is not None and not (images is None and videos is None):
             images, text, videos, audio = self.prepare_inputs_layout(images, text, videos, audio, **kwargs)
             tile_limits, videos, budget = self._fit_conversations(images, text, videos, limit, kwargs)

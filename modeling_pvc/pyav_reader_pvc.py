@@ -59,8 +59,7 @@ class PyAVReader(VideoReader):
         index_of = {self._index.pts[i]: i for i in wanted}
         groups: dict[int, set[int]] = {}  # number in `keys` -> pts of frames to decode from there
         for pts in index_of:
-            start = max((n for n, (_, key_pts) in enumerate(self._index.keys) if key_pts <= pts), default=0)
-            groups.setdefault(start, set()).add(pts)
+            groups.setdefault(self._index.last_key_before(pts), set()).add(pts)
         waiting: queue.SimpleQueue = queue.SimpleQueue()
         for start in sorted(groups):
             waiting.put(start)

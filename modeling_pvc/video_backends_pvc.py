@@ -3,6 +3,7 @@
 
 import functools
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,12 @@ def open_video(source: Any, backend: str = "auto") -> VideoReader:
     raise failure or ImportError("Reading a video needs PyAV: `pip install av`.")
 
 
-def _candidates(opened: Path | bytes) -> list[str]:
+def _candidates(opened: Path | bytes) -> Iterator[str]:
+    """Backends to try, in order; a backend is imported only when those before it have failed."""
     if _is_picture(opened):
-        return ["pillow"]
-    return [name for name in BACKENDS if name != "pillow" and is_working(name)]
+        yield "pillow"
+        return
+    yield from (name for name in BACKENDS if name != "pillow" and is_working(name))
 
 
 def _is_picture(opened: Path | bytes) -> bool:

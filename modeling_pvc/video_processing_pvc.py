@@ -176,13 +176,15 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
                 "Sampling frames from a list of images is not supported! Set `do_sample_frames=False` and pass the "
                 "frames that you want, or pass a file or an array."
             )
-        options = {name: kwargs.get(name, getattr(self, name)) for name in ("max_frames", "start", "end")}
+        options = {}
+        for name in ("max_frames", "start", "end", "video_backend"):
+            options[name] = getattr(self, name) if kwargs.get(name) is None else kwargs[name]
         options.update(self._sampling_rate(kwargs))
+        backend = options.pop("video_backend")
         sampled = self.do_sample_frames if do_sample_frames is None else do_sample_frames
         given = [None] * len(videos)
         if video_metadata is not None:
             given = make_batched_metadata(videos, video_metadata=video_metadata)
-        backend = kwargs.get("video_backend", self.video_backend)
         return [
             self._select(video, _open(video, metadata, backend), sampled, options)
             for video, metadata in zip(videos, given, strict=True)
@@ -198,8 +200,9 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
                 options[name] = clip.nominal_time(options[name])
             clip.indices = self.sample_frames(clip.metadata, **options).tolist()
         else:
-            limit = options["max_frames"] or len(clip.indices)
-            clip.indices = sample_frame_indices(len(clip.indices), None, limit)
+            total = len(clip.indices)
+            limit = total if options["max_frames"] is None else options["max_frames"]
+            clip.indices = sample_frame_indices(total, None, limit)
         clip.metadata.frames_indices = clip.indices
         return clip
 

@@ -84,6 +84,7 @@ def test_sampling_options(clip):
         ({"num_frames": 4, "fps": 2}, "exclude each other"),
         ({"num_frames": 0}, "num_frames=0"),
         ({"max_frames": 0}, "at least 1"),
+        ({"max_frames": 0, "do_sample_frames": False}, "at least 1"),
         ({"start": 9, "end": 10}, "selects no frame: the video lasts 4.00 s"),
         ({"video_backend": "opencv"}, "video_backend='opencv'"),
     ]:
@@ -97,6 +98,7 @@ def test_saved_options_give_way_to_the_call_and_to_the_video(clip, tmp_path):
     assert len(taken(clip, processor=processor)) == 6
     assert len(taken(clip, processor=processor, max_frames=50)) == 8
     assert len(taken(clip, processor=processor, num_frames=3)) == 3
+    assert len(taken(clip, processor=processor, num_frames=None, max_frames=None)) == 6  # None: as saved
     own = VideoSource(str(clip), {"num_frames": 5})
     counts = processor([own, str(clip)], fps=1)["num_frames_per_video"]
     assert counts == [5, 4]
