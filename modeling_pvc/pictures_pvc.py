@@ -17,7 +17,7 @@ ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
 
 
 def load_image(source: Any) -> Image.Image | np.ndarray:
-    """A picture as an upright RGB PIL image. Arrays and tensors are returned as arrays, unchanged.
+    """A picture as an upright RGB PIL image. Arrays and tensors are returned as arrays.
 
     Raises `FileNotFoundError`, `ValueError` naming the file for anything unreadable, and Pillow's
     `DecompressionBombError` for pictures of more than twice `PIL.Image.MAX_IMAGE_PIXELS`.
@@ -35,7 +35,8 @@ def load_image(source: Any) -> Image.Image | np.ndarray:
         except (OSError, ValueError, SyntaxError, EOFError) as error:
             raise ValueError(f"Cannot read the image {name}: {error}") from error
     if hasattr(source, "ndim"):
-        return np.asarray(source)
+        array = np.asarray(source)
+        return array[..., None] if array.ndim == 2 else array  # transformers takes no image of two dimensions
     raise TypeError(
         f"{type(source).__name__} is no image. Pass a path, URL, bytes, PIL image, or an array of shape "
         "[height, width, 3] or [3, height, width]."

@@ -130,6 +130,10 @@ def test_every_kind_of_source_gives_the_same_picture(tmp_path):
     expected = pixels_of(image)
     for source in sources:
         np.testing.assert_array_equal(pixels_of(source), expected)
+    grey = array[..., 0]
+    for source in (grey, [grey], grey[..., None], torch.from_numpy(grey.copy())[None]):
+        np.testing.assert_array_equal(pixels_of(source), pixels_of(Image.fromarray(grey)))
+    assert PVCImageProcessor()(np.stack([array, array]))["num_patches"] == [7, 7]
     assert PVCImageProcessor()([[image], [], [None], [image, image]])["num_patches"] == [7, 7, 7]
 
 

@@ -165,6 +165,7 @@ def test_blocks_with_keys_that_are_none(processor, clip):
     assert len(inputs["pixel_values"]) == 7 and inputs["num_frames_per_video"].tolist() == [3]
 
 
+@pytest.mark.filterwarnings("ignore:Asked for 64 frames")
 def test_each_video_block_has_its_own_options(processor, clip):
     frames = [Image.fromarray(barcode(i)) for i in range(6)]
     messages = [
