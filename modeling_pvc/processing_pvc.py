@@ -155,6 +155,12 @@ class PVCProcessor(ProcessorMixin):
         # transformers counts videos by type and knows fewer types than `flatten_videos`
         names = None if videos is None else ["video"] * len(videos)
         super().validate_inputs(images=images, text=text, videos=names, audio=audio, **kwargs)
+        pictures = [] if images is None else make_flat_list_of_images(images)
+        media = {"images": (self.image_token, len(pictures)), "videos": (self.video_token, len(videos or []))}
+        for kind, (token, passed) in media.items():  # transformers 5.19 does not compare them
+            found = passed if text is None else sum(sample.count(token) for sample in text)
+            if found != passed:
+                raise ValueError(f"The prompts have {found} {token} for {passed} {kind}; one for each is needed.")
 
     def _process_videos(self, videos: list[VideoSource], **kwargs):
         processed = self.video_processor(videos, **kwargs)
