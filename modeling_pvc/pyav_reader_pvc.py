@@ -189,7 +189,8 @@ def _next(waiting: queue.SimpleQueue):
 def to_rgb_array(frame) -> np.ndarray:
     """A decoded frame, turned as its rotation metadata says -> uint8[height, width, 3]"""
     source = _progressive(frame) if frame.interlaced_frame else frame
-    pixels = source.to_ndarray(format="rgb24")
+    # FFmpeg's own default, which PyAV's is not; it matters for pixels of more than 8 bits
+    pixels = source.to_ndarray(format="rgb24", interpolation="BICUBIC")
     return np.ascontiguousarray(np.rot90(pixels, k=round(frame.rotation / 90) % 4))
 
 
