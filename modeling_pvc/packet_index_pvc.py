@@ -31,10 +31,10 @@ def open_container(opened: Path | bytes):
     options["options"] = {"protocol_whitelist": "file"}
     container = av.open(io.BytesIO(opened) if isinstance(opened, bytes) else str(opened), **options)
     for stream in container.streams.video:
-        if "attached_pic" not in str(stream.disposition).lower():
+        if stream.codec_context is not None and "attached_pic" not in str(stream.disposition).lower():
             return container, stream
     container.close()
-    raise ValueError("it has no video stream")
+    raise ValueError("it has no video stream, or none that FFmpeg knows")
 
 
 def first_frame(opened: Path | bytes):

@@ -204,6 +204,21 @@ def test_broken_files_are_named(tmp_path, clips):
         open_video(clips("h264.mp4")).frames([40])
 
 
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "vp9.webm", "mpeg4.avi"])
+def test_random_damage_is_an_error_of_one_kind(clips, name):
+    whole = clips(name).read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(25):
+        data = bytearray(whole)
+        for position in rng.integers(0, [600] * 10 + [len(data)] * 10):
+            data[position] = rng.integers(256)
+        try:
+            reader = open_video(bytes(data))
+            reader.frames([0, reader.num_frames - 1], num_threads=2)
+        except ValueError as error:
+            assert "<bytes>" in str(error)
+
+
 def test_damage_is_named_with_its_frame(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", frames=60, movflags="faststart")
     data = bytearray(path.read_bytes())
