@@ -1,12 +1,13 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Pictures and videos from whatever users, data sets and trainers hand over.
+"""Where pictures and videos come from: whatever users, data sets and trainers hand over.
 
-A source is a path, a `file://`, `http(s)://` or `data:` URL, bytes, Arrow's `{"bytes": ..., "path": ...}`, a PIL image
-or an array. Pictures become upright RGB PIL images, videos become `VideoSource`s, which the video processor decodes.
+A source is a path, a `file://`, `http(s)://` or `data:` URL, bytes, or Arrow's `{"bytes": ..., "path": ...}`. Videos
+may also be lists of pictures, arrays, and folders of pictures.
 """
 
 import base64
-import io
+import http.client
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -14,105 +15,107 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 
-URL_TIMEOUT_SECONDS = 30
+URL_SILENCE_SECONDS = 30  # a server that sends nothing for so long is given up
+URL_TOTAL_SECONDS = 300  # and so is a download that takes longer than this
 URL_MAX_BYTES = 2 * 1024**3
 SOURCE_TYPES = (str, Path, bytes, bytearray, dict)
 
 
-def open_source(source: str | Path | bytes | dict) -> tuple[Path | io.BytesIO, str]:
-    """Where the bytes of a source are (a local path, or a buffer), and a name for it in messages.
+def open_source(source: str | Path | bytes | dict) -> tuple[Path | bytes, str]:
+    """Where the data of a source is (a local file, or its bytes), and a name for it in messages.
 
-    Raises `FileNotFoundError` for a missing file and `ValueError` for anything that is no source.
+    Raises `FileNotFoundError` for a missing file and `ValueError` for a folder, an empty file, a failed download and
+    anything that is no source.
     """
     if isinstance(source, dict):
-        if source.get("bytes") is not None:
-            return io.BytesIO(source["bytes"]), str(source.get("path") or "<bytes>")
-        if source.get("path") is None:
+        if source.get("bytes") is None and source.get("path") is None:
             raise ValueError(f"A media dictionary needs 'bytes' or 'path', got the keys {sorted(source)}.")
-        source = source["path"]
-    if isinstance(source, (bytes, bytearray)):
-        return io.BytesIO(source), "<bytes>"
+        name = str(source.get("path") or "<bytes>")
+        source = source["path"] if source.get("bytes") is None else source["bytes"]
+    else:
+        name = "<bytes>"
     if isinstance(source, str) and source.startswith(("http://", "https://")):
-        return io.BytesIO(_download(source)), source
-    if isinstance(source, str) and source.startswith("data:"):
-        return io.BytesIO(base64.b64decode(source.partition(",")[2])), source.partition(",")[0]
-    if isinstance(source, str) and source.startswith("file://"):
-        source = urllib.request.url2pathname(urllib.parse.urlparse(source).path)
-    path = Path(source).expanduser()
+        source, name = download(source), source
+    elif isinstance(source, str) and source.startswith("data:"):
+        source, name = _decode_data_url(source), source.partition(",")[0][:100]
+    if isinstance(source, (bytes, bytearray)):
+        if not source:
+            raise ValueError(f"{name} is empty (0 bytes).")
+        return bytes(source), name
+    return _local_file(source)
+
+
+def _local_file(source: str | Path) -> tuple[Path, str]:
+    path = local_path(source)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; pass a file, or a list with the files of the frames.")
+        raise ValueError(f"{path} is a folder. Pass a file; a folder of frames is accepted as a video only.")
     if not path.is_file():
         raise FileNotFoundError(f"No such image or video file: {path}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes).")
     return path, str(path)
 
 
-def _download(url: str) -> bytes:
+def local_path(source: str | Path) -> Path:
+    """The path that a string, `Path` or `file://` URL means."""
+    if isinstance(source, str) and source.startswith("file://"):
+        source = urllib.request.url2pathname(urllib.parse.urlparse(source).path)
+    return Path(source).expanduser()
+
+
+def is_folder(source: Any) -> bool:
+    """Whether a source is a local folder."""
+    if not isinstance(source, (str, Path)) or str(source).startswith(("http:", "https:", "data:")):
+        return False
+    return local_path(source).is_dir()
+
+
+def download(url: str) -> bytes:
+    """The data at a URL, within `URL_MAX_BYTES`, `URL_SILENCE_SECONDS` and `URL_TOTAL_SECONDS`, else `ValueError`."""
+    deadline = time.monotonic() + URL_TOTAL_SECONDS
+    data = bytearray()
     try:
-        with urllib.request.urlopen(url, timeout=URL_TIMEOUT_SECONDS) as response:
-            data = response.read(URL_MAX_BYTES + 1)
-    except OSError as error:
+        with urllib.request.urlopen(url, timeout=URL_SILENCE_SECONDS) as response:
+            if (response.length or 0) > URL_MAX_BYTES:
+                raise ValueError(_too_large())
+            while chunk := response.read1(1 << 20):
+                data += chunk
+                if len(data) > URL_MAX_BYTES:
+                    raise ValueError(_too_large())
+                if time.monotonic() > deadline:
+                    raise ValueError(f"it took longer than {URL_TOTAL_SECONDS} s; download it and pass the file")
+            if response.length:
+                raise ValueError(f"the connection ended {response.length} bytes early")
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise ValueError(f"Cannot download {url}: {error}") from error
-    if len(data) > URL_MAX_BYTES:
-        raise ValueError(f"{url} is larger than {URL_MAX_BYTES / 1024**3:.0f} GiB; download it and pass the file.")
-    return data
+    return bytes(data)
 
 
-def load_image(source: Any) -> Image.Image | np.ndarray:
-    """A picture as an upright RGB PIL image. Arrays and tensors are returned as arrays, unchanged."""
-    if isinstance(source, Image.Image):
-        return to_rgb(source)
-    if isinstance(source, SOURCE_TYPES):
-        opened, name = open_source(source)
-        try:
-            with Image.open(opened) as image:
-                return to_rgb(image)
-        except Image.DecompressionBombError:
-            raise
-        except (OSError, ValueError, SyntaxError) as error:
-            raise ValueError(f"Cannot read the image {name}: {error}") from error
-    if hasattr(source, "ndim"):
-        return np.asarray(source)
-    raise TypeError(
-        f"{type(source).__name__} is no image. Pass a path, URL, bytes, PIL image, or an array of shape "
-        "[height, width, 3] or [3, height, width]."
-    )
+def _too_large() -> str:
+    return f"it is larger than {URL_MAX_BYTES} bytes; download it and pass the file"
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB with the EXIF rotation applied, alpha laid on white, and 16-bit and float pictures scaled to 8 bits."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        return _to_eight_bits(image).convert("RGB")
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")  # palette, CMYK, grey, 1-bit, ...
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float32)
-    highest = float(values.max(initial=0))
-    # The mode does not tell the range: floats come as 0..1 or 0..255, integers as 0..255 or 0..65535.
-    scale = (
-        255.0 if image.mode == "F" and highest <= 1 else 1.0 if highest <= 255 and image.mode != "I;16" else 1 / 257
-    )
-    return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
+def _decode_data_url(url: str) -> bytes:
+    header, _, data = url.partition(",")
+    try:
+        return base64.b64decode(data) if header.endswith(";base64") else urllib.parse.unquote_to_bytes(data)
+    except ValueError as error:
+        raise ValueError(f"Cannot decode the URL {header[:100]},...: {error}") from error
 
 
 @dataclass
 class VideoSource:
-    """One video before decoding: a file-like source, a [T, ...] array, or a list of pictures.
+    """One video before decoding: a source, a folder of pictures, a [T, ...] array, or a list of pictures.
 
-    `sampling_options` are for this video alone (`num_frames`, `fps`, `start`, `end`).
+    `sampling_options` are for this video alone (`num_frames`, `fps`, `max_frames`, `start`, `end`).
     """
 
     source: Any
     sampling_options: dict[str, Any] = field(default_factory=dict)
+    reader: Any = None  # the opened file, once there is one
 
     @property
     def is_file(self) -> bool:

@@ -13,14 +13,21 @@ from .requirements_pvc import check_transformers_version  # noqa: F401  (an old 
 
 
 # isort: split
+import dataclasses
+import itertools
+import warnings
 from typing import Any
 
-from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import make_flat_list_of_images
+from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.utils import auto_docstring
 from transformers.video_processing_utils import VideoProcessorMixin
 
+from .budget_pvc import BudgetItem, fit_budget
 from .image_processing_pvc import PVCImageProcessorKwargs
 from .media_pvc import VideoSource, flatten_videos
+from .resize_pvc import image_size
 from .video_processing_pvc import PVCVideoProcessorKwargs, sample_frame_indices
 
 
@@ -49,7 +56,7 @@ CHAT_TEMPLATE = """\
 """
 
 # Sampling options that a content block may carry for its own video.
-VIDEO_BLOCK_OPTIONS = ("num_frames", "fps", "start", "end")
+VIDEO_BLOCK_OPTIONS = ("num_frames", "fps", "max_frames", "start", "end")
 
 
 class PVCProcessorKwargs(ProcessingKwargs, total=False):
@@ -70,6 +77,7 @@ class PVCProcessor(ProcessorMixin):
         tokens_per_step: int = 64,
         image_repeats: int = 4,
         video_repeats: int = 1,
+        max_visual_tokens: int | None = None,
         chat_template: str | None = None,
         **kwargs,
     ):
@@ -80,6 +88,10 @@ class PVCProcessor(ProcessorMixin):
             Steps per image tile; `PVCVisionConfig.image_repeats` of the model.
         video_repeats (`int`, *optional*, defaults to 1):
             Steps per video frame; `PVCVisionConfig.video_repeats` of the model.
+        max_visual_tokens (`int`, *optional*):
+            Most visual tokens of a conversation. Where its images and videos need more, the tiles and frames of all
+            are reduced by one factor, with a warning; with `return_metadata=True` the entry `visual_budget` of the
+            result says what each wanted and got. No limit by default, and may be given per call.
         """
         for name in ("image_token", "video_token", "image_start_token", "image_end_token"):
             token = getattr(tokenizer, name, None)
@@ -96,6 +108,7 @@ class PVCProcessor(ProcessorMixin):
         self.tokens_per_step = tokens_per_step
         self.image_repeats = image_repeats
         self.video_repeats = video_repeats
+        self.max_visual_tokens = max_visual_tokens
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
 
     @staticmethod
@@ -118,6 +131,23 @@ class PVCProcessor(ProcessorMixin):
         # tiles per image: needed here and by TRL, but no argument of the model
         return ["num_patches"]
 
+    def __call__(
+        self, images=None, text=None, videos=None, audio=None, **kwargs: Unpack[PVCProcessorKwargs]
+    ) -> BatchFeature:
+        # not in PVCProcessorKwargs, where transformers 5.19 knows the options of the parts only
+        limit, budget = kwargs.pop("max_visual_tokens", None), None
+        limit = self.max_visual_tokens if limit is None else limit
+        if limit is not None and not (images is None and videos is None):
+            images, text, videos, audio = self.prepare_inputs_layout(images, text, videos, audio, **kwargs)
+            tile_limits, videos, budget = self._fit_conversations(images, text, videos, limit, kwargs)
+            if images is not None:
+                kwargs.pop("max_image_tiles", None)
+                kwargs["images_kwargs"] = {**kwargs.get("images_kwargs", {}), "max_image_tiles": tile_limits}
+        inputs = super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+        if budget is not None and kwargs.get("return_metadata"):
+            inputs["visual_budget"] = budget
+        return inputs
+
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         images, text, videos, audio = super().prepare_inputs_layout(images, text, videos, audio, **kwargs)
         if images is not None and _is_empty(images):
@@ -130,10 +160,14 @@ class PVCProcessor(ProcessorMixin):
         # transformers counts videos by type and knows fewer types than `flatten_videos`
         names = None if videos is None else ["video"] * len(videos)
         super().validate_inputs(images=images, text=text, videos=names, audio=audio, **kwargs)
-        for media, name, token in ((images, "images", self.image_token), (videos, "videos", self.video_token)):
-            count = sum(sample.count(token) for sample in text or [])
-            if media is None and count:  # transformers 5.19 does not check this
-                raise ValueError(f"Found {count} {token} tokens in the text but no {name} were passed.")
+        pictures = [] if images is None else make_flat_list_of_images(images)
+        media = {"images": (self.image_token, len(pictures)), "videos": (self.video_token, len(videos or []))}
+        for kind, (token, passed) in media.items():  # transformers 5.19 does not compare them
+            found = passed if text is None else sum(sample.count(token) for sample in text)
+            if found and not passed:
+                raise ValueError(f"Found {found} {token} tokens in the text but no {kind} were passed.")
+            if found != passed:
+                raise ValueError(f"The prompts have {found} {token} for {passed} {kind}; one for each is needed.")
 
     def _process_videos(self, videos: list[VideoSource], **kwargs):
         processed = self.video_processor(videos, **kwargs)
@@ -159,9 +193,63 @@ class PVCProcessor(ProcessorMixin):
         """
         return super().apply_chat_template(_normalize_messages(conversation), *args, **kwargs)
 
+    def _fit_conversations(self, images, text, videos, max_tokens: int, kwargs: dict):
+        """Limits the tiles and frames of every conversation.
+
+        Returns the tile limit of each image, the videos with their limits, and a report: per conversation a list of
+        what each image and video wanted and got.
+        """
+        merged = self._merge_kwargs(PVCProcessorKwargs, tokenizer_init_kwargs={}, **kwargs)
+        pictures = [] if images is None else make_flat_list_of_images(images)
+        image_items = iter(
+            [self._image_item(i, picture, merged["images_kwargs"]) for i, picture in enumerate(pictures)]
+        )
+        video_items = iter([self._video_item(video, merged["videos_kwargs"]) for video in videos or []])
+        counts = [(len(pictures), len(videos or []))]
+        if text is not None:
+            counts = [(sample.count(self.image_token), sample.count(self.video_token)) for sample in text]
+        limits, report = [], []
+        for num_images, num_videos in counts:
+            items = [*itertools.islice(image_items, num_images), *itertools.islice(video_items, num_videos)]
+            granted = fit_budget(items, max_tokens)
+            limits.append((granted[:num_images], granted[num_images:]))
+            report.append([{"kind": i.kind, "wanted": i.units, "granted": n} for i, n in zip(items, granted)])
+        _warn_of_reductions(report, max_tokens)
+        tile_limits = [self._tile_limit(n, merged["images_kwargs"]) for granted, _ in limits for n in granted]
+        frame_limits = [n for _, granted in limits for n in granted]
+        limited = [
+            dataclasses.replace(video, sampling_options={**video.sampling_options, "max_frames": n})
+            for video, n in zip(videos or [], frame_limits)
+        ]
+        return tile_limits, limited or None, report
+
+    def _image_item(self, position: int, image: Any, kwargs: dict) -> BudgetItem:
+        pixels = self.image_processor.process_image(image, input_data_format=kwargs.get("input_data_format"))
+        width, height = image_size(pixels)
+        most = kwargs.get("max_image_tiles", self.image_processor.max_image_tiles)
+        most = most[position] if isinstance(most, (list, tuple)) else most
+
+        def fit(limit: int | None) -> int:
+            tiles = most if limit is None else min(most, self._tile_limit(limit, kwargs))
+            options = {**kwargs, "max_image_tiles": tiles}
+            return self.image_processor.get_number_of_image_patches(height, width, options)
+
+        return BudgetItem("tiles", fit(None), self.image_repeats * self.tokens_per_step, fit)
+
+    def _tile_limit(self, tiles: int, kwargs: dict) -> int:
+        """`max_image_tiles` that keeps an image within so many tiles, its thumbnail counted."""
+        thumbnail = kwargs.get("use_thumbnail", self.image_processor.use_thumbnail)
+        least = kwargs.get("min_image_tiles", self.image_processor.min_image_tiles)
+        return max(least, tiles - 1 if thumbnail else tiles, 1)
+
+    def _video_item(self, video: VideoSource, kwargs: dict) -> BudgetItem:
+        frames = len(self.video_processor.select_frames([video], **kwargs)[0].indices)
+        tokens = self.video_repeats * self.tokens_per_step
+        return BudgetItem("frames", frames, tokens, lambda limit: min(frames, limit))
+
     def _get_num_multimodal_tokens(self, image_sizes=None, video_sizes=None, **kwargs) -> MultiModalData:
         """Visual tokens of images `(height, width)` and videos `(frames, height, width)`, without their pixels."""
-        merged = self._merge_kwargs(self.valid_processor_kwargs, **kwargs)  # 5.19 wants the class
+        merged = self._merge_kwargs(PVCProcessorKwargs, tokenizer_init_kwargs={}, **kwargs)
         data: dict[str, Any] = {}
         if image_sizes is not None:
             tiles = [
@@ -171,10 +259,23 @@ class PVCProcessor(ProcessorMixin):
             tokens = self.image_repeats * self.tokens_per_step
             data.update(num_image_tokens=[n * tokens for n in tiles], num_image_patches=tiles)
         if video_sizes is not None:
-            limit = merged["videos_kwargs"].get("num_frames") or self.video_processor.num_frames
+            options = merged["videos_kwargs"]
+            limit = options.get("num_frames") or self.video_processor.num_frames
+            limit = min(limit, options.get("max_frames") or self.video_processor.max_frames or limit)
             sampled = [len(sample_frame_indices(size[0], None, limit)) for size in video_sizes]
             data["num_video_tokens"] = [n * self.video_repeats * self.tokens_per_step for n in sampled]
         return MultiModalData(**data)
+
+
+def _warn_of_reductions(report: list[list[dict]], max_tokens: int) -> None:
+    reduced = [
+        f"{item['wanted']} -> {item['granted']} {item['kind']}"
+        for conversation in report
+        for item in conversation
+        if item["granted"] < item["wanted"]
+    ]
+    if reduced:
+        warnings.warn(f"max_visual_tokens={max_tokens} reduces the media: {', '.join(reduced)}.", stacklevel=4)
 
 
 def _is_empty(images: Any) -> bool:
