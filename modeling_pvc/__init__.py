@@ -2,7 +2,7 @@
 """PVC (Progressive Visual Token Compression) for transformers.
 
 Importing the package registers its classes with transformers' Auto classes, so that checkpoints load without
-`trust_remote_code`, and marks them so that saved checkpoints carry their code.
+`trust_remote_code`. Saved checkpoints carry their code.
 """
 
 from .configuration_pvc import PVCConfig, PVCVisionConfig
@@ -42,14 +42,6 @@ def _register() -> None:
     AutoImageProcessor.register(PVCConfig, image_processor_classes={"pil": PVCImageProcessor}, exist_ok=True)
     AutoVideoProcessor.register(PVCConfig, PVCVideoProcessor, exist_ok=True)
     AutoProcessor.register(PVCConfig, PVCProcessor, exist_ok=True)
-    # Without these, re-saving a model of the installed package would write an auto_map but not the files it names.
-    for configuration in (PVCConfig, PVCVisionConfig):
-        configuration.register_for_auto_class()
-    for model in (PVCModel, PVCVisionModel):
-        model.register_for_auto_class("AutoModel")
-    PVCForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
-    for processor in (PVCImageProcessor, PVCVideoProcessor, PVCProcessor):
-        processor.register_for_auto_class()
 
 
 _register()

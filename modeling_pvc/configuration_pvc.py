@@ -69,6 +69,9 @@ class PVCVisionConfig(PreTrainedConfig):
 
     model_type = "pvc_vision"
     base_config_key = "vision_config"
+    # Set here and in every class that is saved, not by registration: a part of a model that was loaded as remote code
+    # must find its files too. Without it `save_pretrained` writes an auto_map but not the files it names.
+    _auto_class = "AutoConfig"
 
     hidden_size: int = 1024
     intermediate_size: int = 4096
@@ -157,6 +160,7 @@ class PVCConfig(PreTrainedConfig):
     ```"""
 
     model_type = "pvc"
+    _auto_class = "AutoConfig"
     sub_configs = {"text_config": AutoConfig, "vision_config": PVCVisionConfig}
     keys_to_ignore_at_inference = ["past_key_values"]
     # Also a class attribute: TRL reads `config.auto_map` to find the class to load, whatever made the config.

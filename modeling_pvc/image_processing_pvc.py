@@ -92,6 +92,7 @@ class PVCImageProcessorKwargs(ImagesKwargs, total=False):
 
 @auto_docstring
 class PVCImageProcessor(PilBackend):
+    _auto_class = "AutoImageProcessor"
     valid_kwargs = PVCImageProcessorKwargs
     resample = PILImageResampling.BICUBIC
     image_mean = IMAGENET_DEFAULT_MEAN

@@ -119,6 +119,7 @@ class PVCCausalLMOutputWithPast(ModelOutput):
 
 @auto_docstring(custom_intro="PVC without a language modeling head: encoder, compressor and text model.")
 class PVCModel(PVCPreTrainedModel):
+    _auto_class = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
 
     def __init__(self, config: PVCConfig):
@@ -359,6 +360,7 @@ def _refuse_blind_prompt(input_ids: torch.Tensor, past_key_values: Cache | None,
 
 @auto_docstring(custom_intro="PVC with a language modeling head: answers questions about text, images and videos.")
 class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
+    _auto_class = "AutoModelForImageTextToText"
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
 

@@ -440,6 +440,7 @@ class PVCVisionModelOutput(BaseModelOutputWithPooling):
 )
 class PVCVisionModel(PVCPreTrainedModel):
     config: PVCVisionConfig
+    _auto_class = "AutoModel"
     main_input_name = "pixel_values"
     base_model_prefix = "model.vision_tower"  # where a full checkpoint keeps it
     # not `_keys_to_ignore_on_load_unexpected`, which a model around the encoder would inherit

@@ -67,6 +67,7 @@ class PVCProcessorKwargs(ProcessingKwargs, total=False):
 
 @auto_docstring
 class PVCProcessor(ProcessorMixin):
+    _auto_class = "AutoProcessor"
     valid_processor_kwargs = PVCProcessorKwargs
 
     def __init__(

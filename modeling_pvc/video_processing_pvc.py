@@ -119,6 +119,7 @@ class PVCVideoProcessorKwargs(VideosKwargs, total=False):
 
 @auto_docstring
 class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
+    _auto_class = "AutoVideoProcessor"
     valid_kwargs = PVCVideoProcessorKwargs
     resample = PILImageResampling.BICUBIC
     image_mean = IMAGENET_DEFAULT_MEAN

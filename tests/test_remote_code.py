@@ -39,6 +39,7 @@ with torch.no_grad():
 tokens = model.generate(**inputs, max_new_tokens=4, do_sample=False)
 torch.save((dict(inputs), logits, tokens), again + ".pt")
 model.save_pretrained(again)
+model.model.vision_tower.save_pretrained(again + "-encoder")
 processor.save_pretrained(again)
 """
 
@@ -96,6 +97,7 @@ def test_load_save_and_load_again(checkpoint, model, processor, picture, clip, t
         remote_inputs, remote_logits, remote_tokens = torch.load(tmp_path / f"{again}.pt")
         assert all(torch.equal(remote_inputs[key], value) for key, value in inputs.items())
         assert torch.equal(remote_logits, logits) and torch.equal(remote_tokens, tokens)
+        run_isolated(ENCODER, tmp_path / f"{again}-encoder", folder=workplace)
         folder = tmp_path / again
         assert {path.name for path in folder.iterdir()} == {path.name for path in checkpoint.iterdir()}
 
