@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ from transformers.utils import TransformersKwargs, auto_docstring, torch_compila
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .card_pvc import complete_model_card
 from .configuration_pvc import PVCConfig, PVCVisionConfig
 from .temporal_cache_pvc import PVCTemporalCache
 
@@ -387,6 +389,13 @@ class PVCPreTrainedModel(PreTrainedModel):
                     "output_loading_info=True, which returns (model, info) instead of raising."
                 )
         return model
+
+    def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
+        # the last thing `push_to_hub` does, when transformers' bare model card lies in the folder
+        card = Path(working_dir) / "README.md"
+        if card.exists():
+            complete_model_card(card, self, repo_id)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

@@ -87,11 +87,8 @@ def test_round_trip(folder, tmp_path, lfs_from):
         assert any(file.is_lfs for file in stored.values()) == (lfs_from is not None)
         assert b'from_pretrained("org/pvc-tiny"' in stored["README.md"].content
         revision = repository.branches["main"]
-        answers = [run(LOAD, "main", cwd=tmp_path, **network)]
-        if lfs_from is None:
-            answers.append(run(LOAD, revision, cwd=tmp_path, **network))
-    if lfs_from is None:
-        answers.append(run(LOAD, "main", cwd=tmp_path, HF_HUB_OFFLINE="1", **cache))
+        answers = [run(LOAD, which, cwd=tmp_path, **network) for which in ("main", revision)]
+    answers.append(run(LOAD, "main", cwd=tmp_path, HF_HUB_OFFLINE="1", **cache))
     for answer in answers:
         logits, image_token = json.loads(answer)
         assert abs(logits - expected) < 1e-3 and image_token == "<IMG_CONTEXT>"
@@ -132,6 +129,13 @@ adapted = AutoModelForImageTextToText.from_pretrained("org/adapter", trust_remot
 assert any("lora" in name for name, _ in adapted.named_parameters())
 assert type(AutoProcessor.from_pretrained("org/adapter", trust_remote_code=True)).__name__ == "PVCProcessor"
 assert "modeling_pvc" not in sys.modules
+
+from huggingface_hub import ModelCard
+for name, task in (("org/model", "image-text-to-text"), ("org/encoder", "image-feature-extraction")):
+    card = ModelCard.load(name)
+    assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", task)
+    assert {"pvc", "custom_code"} <= set(card.data.tags) and "More Information Needed" not in card.text
+    exec(card.text.split("```python")[1].split("```")[0])
 """
 
 
