@@ -322,7 +322,7 @@ class PVCModel(PVCPreTrainedModel):
                 mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id)
                 inputs_embeds = self._place(inputs_embeds, mask, tokens, modality)
             elif input_ids is not None and not is_tracing():
-                _refuse_blind_prompt(input_ids, past_key_values, token_id, modality)
+                _refuse_blind_prompt(input_ids == token_id, past_key_values, self.config.tokens_per_step, modality)
 
         if images is None and videos is None and self._joins_sharded_encoder(past_key_values):
             inputs_embeds = inputs_embeds + self._empty_encode()
@@ -344,17 +344,20 @@ class PVCModel(PVCPreTrainedModel):
         )
 
 
-def _refuse_blind_prompt(input_ids: torch.Tensor, past_key_values: Cache | None, token_id: int, modality: str) -> None:
-    """Raises when a prompt has placeholders but came without media, as from a trainer that drops columns."""
+def _refuse_blind_prompt(mask: torch.Tensor, past_key_values: Cache | None, step: int, modality: str) -> None:
+    """Raises when a prompt has placeholders but came without media, as from a trainer that drops columns.
+
+    mask bool[B, L]; `step` is the number of tokens of one step. Fewer in a row are no place for media but stray tokens,
+    such as a model may sample.
+    """
     if past_key_values is not None and past_key_values.get_seq_length() > 0:
         return
-    count = int((input_ids == token_id).sum())
-    if count:
+    if mask.shape[1] >= step and mask.unfold(1, step, 1).all(-1).any():
         name = "pixel_values" if modality == "image" else "pixel_values_videos"
         raise ValueError(
-            f"The prompt has {count} {modality} placeholders (token {token_id}) but no {modality} reached the model. "
-            f"Pass the processor's `{name}`; in a trainer, set remove_unused_columns=False and use a collator that "
-            "keeps the media."
+            f"The prompt has {int(mask.sum())} {modality} placeholders but no {modality} reached the model. Pass the "
+            f"processor's `{name}`; in a trainer, set remove_unused_columns=False and use a collator that keeps the "
+            "media."
         )
 
 
