@@ -347,8 +347,8 @@ class PVCModel(PVCPreTrainedModel):
 def _refuse_blind_prompt(mask: torch.Tensor, past_key_values: Cache | None, step: int, modality: str) -> None:
     """Raises when a prompt has placeholders but came without media, as from a trainer that drops columns.
 
-    mask bool[B, L]; `step` is the number of tokens of one step. Fewer in a row are no place for media but stray tokens,
-    such as a model may sample.
+    mask bool[B, L]; `step` is the number of tokens of one step. Fewer in a row are no place for media but stray
+    tokens, such as a model may sample.
     """
     if past_key_values is not None and past_key_values.get_seq_length() > 0:
         return
