@@ -5,11 +5,14 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from modeling_pvc.card_pvc import CHAT_SNIPPET
+
 from .layouts import Layout
 
 
 REPOSITORY = "org/name"  # stands in the snippet until `pvc push` knows the repository
-BODY = """\
+BODY = (
+    """\
 # {title}
 
 A PVC model (progressive visual token compression, [arXiv 2412.09613](https://arxiv.org/abs/2412.09613)) made from
@@ -28,20 +31,9 @@ the {solved}th are summarised by means of four. Temporal attention is present an
 is trained.
 
 ## Use
-
-```python
-from transformers import AutoModelForImageTextToText, AutoProcessor
-
-model = AutoModelForImageTextToText.from_pretrained("{repository}", trust_remote_code=True, dtype="auto")
-processor = AutoProcessor.from_pretrained("{repository}", trust_remote_code=True)
-messages = [{{"role": "user", "content": [{{"type": "text", "text": "Hello."}}]}}]
-inputs = processor.apply_chat_template(
-    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-)
-output = model.generate(**inputs, max_new_tokens=16)
-print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-```
-
+"""
+    + CHAT_SNIPPET
+    + """
 Images and videos go into the message as `{{"type": "image", "path": "photo.jpg"}}` and `{{"type": "video", "path":
 "clip.mp4"}}`. The code runs with `trust_remote_code=True`: pin it with `revision="<commit>"`. `AutoModel` loads the
 backbone without a head.
@@ -50,6 +42,7 @@ backbone without a head.
 
 `pvc convert {origin} TARGET`. `conversion.json` lists where every tensor comes from.
 """
+)
 LOSSLESS = "On images its logits are those of the source."
 REORDERED = "An image's tokens are those of the source, in another order, so its answers may differ."
 

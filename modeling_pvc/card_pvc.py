@@ -35,7 +35,8 @@ inputs = processor.apply_chat_template(
 output = model.generate(**inputs, max_new_tokens=16)
 print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
-
+"""
+CHAT_NOTES = """
 Images and videos go into the message as `{{"type": "image", "path": "photo.jpg"}}` and
 `{{"type": "video", "path": "clip.mp4"}}`. The processor is pushed with `processor.push_to_hub("{repository}")`.
 """
@@ -80,4 +81,4 @@ def _text(model, repository: str, alone: bool) -> str:
         frame_tokens=config.tokens_per_step * vision.video_repeats,
         parameters=model.num_parameters(),
     )
-    return (INTRODUCTION + COSTS + CHAT_SNIPPET).format(**values)
+    return (INTRODUCTION + COSTS + CHAT_SNIPPET + CHAT_NOTES).format(**values)

@@ -1,5 +1,7 @@
 """The progressive encoder against a naive one: each clip on its own, repeated before the ViT, with explicit masks."""
 
+import shutil
+
 import pytest
 import torch
 from conftest import randomize, small_config, small_model
@@ -67,6 +69,11 @@ def naive_encode(encoder, tiles, videos):
     return torch.cat([naive_encode_clip(encoder, clip) for clip in clips])
 
 
+def skip_without_compiler():
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("flex attention compiles its CPU kernel, and there is no C++ compiler")
+
+
 MIXES = {
     "one tile": (1, []),
     "tiles": (3, []),
@@ -81,8 +88,10 @@ MIXES = {
 @pytest.mark.parametrize("mix", MIXES)
 @torch.no_grad()
 def test_equals_the_naive_form(mix, dtype, attn):
-    if attn == "flex_attention" and dtype == torch.float64:
-        pytest.skip("flex attention's CPU kernel has no float64")
+    if attn == "flex_attention":
+        skip_without_compiler()
+        if dtype == torch.float64:
+            pytest.skip("flex attention's CPU kernel has no float64")
     num_tiles, lengths = MIXES[mix]
     encoder = make_encoder(dtype, attn)
     tiles = frames(num_tiles, dtype=dtype)
@@ -121,6 +130,8 @@ def test_equal_videos_as_a_five_dimensional_batch():
 @torch.no_grad()
 def test_no_leak_from_later_steps_or_other_clips(attn, monkeypatch):
     encoder = make_encoder(torch.float32, "eager")
+    if attn == "flex_attention":
+        skip_without_compiler()
     if attn == "flash_attention_2":
         # stands in for the kernel on machines without one: like it, it drops masks
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
