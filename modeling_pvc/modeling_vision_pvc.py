@@ -628,15 +628,14 @@ class PVCVisionModel(PVCPreTrainedModel):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _check_frame_counts(num_frames_per_video: torch.Tensor | None, num_frames: int) -> None:
-    if num_frames_per_video is not None:
-        torch_compilable_check(
-            num_frames_per_video.sum() == num_frames,
-            lambda: (
-                f"num_frames_per_video={num_frames_per_video.tolist()} adds up to {int(num_frames_per_video.sum())} "
-                f"frames, but pixel_values_videos has {num_frames}."
-            ),
-        )
+def _check_frame_counts(num_frames_per_video: torch.Tensor, num_frames: int) -> None:
+    torch_compilable_check(
+        num_frames_per_video.sum() == num_frames,
+        lambda: (
+            f"num_frames_per_video={num_frames_per_video.tolist()} adds up to {int(num_frames_per_video.sum())} "
+            f"frames, but pixel_values_videos has {num_frames}."
+        ),
+    )
 
 
 __all__ = ["PVCPreTrainedModel", "PVCVisionModel"]

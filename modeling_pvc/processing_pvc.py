@@ -16,6 +16,7 @@ from .requirements_pvc import check_transformers_version  # noqa: F401  (an old 
 import dataclasses
 import itertools
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from transformers.image_processing_utils import BatchFeature
@@ -180,8 +181,12 @@ class PVCProcessor(ProcessorMixin):
 
     def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
         num_frames = int(video_inputs["num_frames_per_video"][video_idx])
-        frame = self._visual_span(self.video_token, self.video_repeats)
-        return "\n".join(f"Frame{i + 1}: {frame}" for i in range(num_frames))
+        return self.frame_lines(range(num_frames))
+
+    def frame_lines(self, indices: Iterable[int]) -> str:
+        """The prompt's lines for the frames of a video with those indices, counted from 0."""
+        span = self._visual_span(self.video_token, self.video_repeats)
+        return "\n".join(f"Frame{index + 1}: {span}" for index in indices)
 
     def _visual_span(self, token: str, steps: int) -> str:
         return self.image_start_token + token * (steps * self.tokens_per_step) + self.image_end_token
@@ -189,7 +194,7 @@ class PVCProcessor(ProcessorMixin):
     def apply_chat_template(self, conversation: list, *args, **kwargs):
         """[`~ProcessorMixin.apply_chat_template`] for messages whose blocks may carry options and None-valued keys.
 
-        A video block may hold `num_frames`, `fps`, `start` or `end` for its own video. Raises `ValueError` for blocks
+        A video block may hold the options in `VIDEO_BLOCK_OPTIONS` for its own video. Raises `ValueError` for blocks
         that are neither text, image nor video.
         """
         return super().apply_chat_template(_normalize_messages(conversation), *args, **kwargs)

@@ -96,9 +96,7 @@ class PVCStream:
         return tokens
 
     def _text_of_frames(self, count: int) -> str:
-        span = self.processor.replace_video_token({"num_frames_per_video": [1]}, 0).partition(" ")[2]
-        numbers = range(self.num_frames + 1, self.num_frames + count + 1)
-        text = "\n".join(f"Frame{number}: {span}" for number in numbers)
+        text = self.processor.frame_lines(range(self.num_frames, self.num_frames + count))
         return self._prefix + text if self.num_frames == 0 else "\n" + text
 
     def _prefill(self, text: str, tokens: torch.Tensor) -> None:
