@@ -22,7 +22,7 @@ EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 COMPRESSOR = "model.compressor."
 # Temporal attention starts as a copy of its layer's spatial attention; its gate, at zero, keeps it silent.
 TWINS = {".temporal_attention.": ".attention.", ".temporal_norm.": ".layernorm_before."}
-ZEROS = (".temporal_gate", ".temporal_modulation.linear.weight", ".temporal_modulation.linear.bias")
+ZEROS = (".temporal_gate.weight", ".temporal_modulation.linear.weight", ".temporal_modulation.linear.bias")
 
 
 @dataclass(frozen=True)

@@ -273,6 +273,17 @@ class PVCVisionLayer(GradientCheckpointingLayer):
         return hidden_states + self.lambda_2 * self.mlp(self.layernorm_after(hidden_states))
 
 
+class PVCTemporalGate(nn.Module):
+    """The per-channel scale of temporal attention, zero at first. A module, so that PEFT can train and save it whole."""
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(hidden_size))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.weight * hidden_states
+
+
 class PVCProgressiveLayer(PVCVisionLayer):
     """A spatial layer preceded by temporal attention, whose gate starts at zero (docs/architecture.md, equation 2)."""
 
@@ -281,7 +292,7 @@ class PVCProgressiveLayer(PVCVisionLayer):
         self.temporal_norm = NORMS[config.norm_type](config.hidden_size, eps=config.layer_norm_eps)
         self.temporal_modulation = PVCStepModulation(config.hidden_size, config.hidden_size)
         self.temporal_attention = PVCTemporalAttention(config)
-        self.temporal_gate = nn.Parameter(torch.zeros(config.hidden_size))
+        self.temporal_gate = PVCTemporalGate(config.hidden_size)
 
     def forward(
         self,
@@ -306,7 +317,7 @@ class PVCProgressiveLayer(PVCVisionLayer):
             residual = hidden_states[:, part]
             normed = self.temporal_norm(residual) * scale + shift
             output, _ = self.temporal_attention(normed, groups, remember, **kwargs)
-            return residual + self.temporal_gate * output
+            return residual + self.temporal_gate(output)
 
         in_chunks = frames_per_chunk is not None and frames_per_chunk < num_steps and remember is None
         positions_per_chunk = max(1, frames_per_chunk * num_positions // num_steps) if in_chunks else None
@@ -353,6 +364,10 @@ class PVCVisionEmbeddings(nn.Module):
         return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + self.position_embeddings
 
 
+# Patterns of weights that older checkpoints name differently. A model loaded from such a folder saves the names it read.
+FORMER_NAMES = {r"temporal_gate$": "temporal_gate.weight"}
+
+
 @auto_docstring
 class PVCPreTrainedModel(PreTrainedModel):
     config: PVCConfig
@@ -375,6 +390,7 @@ class PVCPreTrainedModel(PreTrainedModel):
         transformers would only log them and go on with random weights. With `output_loading_info=True` the caller gets
         `(model, info)` and decides, for instance to start from a checkpoint of another architecture.
         """
+        kwargs["key_mapping"] = {**FORMER_NAMES, **(kwargs.get("key_mapping") or {})}
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         if output_loading_info:
             return model, info
@@ -408,11 +424,11 @@ class PVCPreTrainedModel(PreTrainedModel):
         elif isinstance(module, PVCStepModulation):
             init.zeros_(module.linear.weight)
             init.zeros_(module.linear.bias)
+        elif isinstance(module, PVCTemporalGate):
+            init.zeros_(module.weight)
         elif isinstance(module, PVCVisionLayer):
             init.constant_(module.lambda_1, self.config.layer_scale_init_value)
             init.constant_(module.lambda_2, self.config.layer_scale_init_value)
-            if isinstance(module, PVCProgressiveLayer):
-                init.zeros_(module.temporal_gate)
 
 
 @auto_docstring(custom_intro="Output of [`PVCVisionModel`].")

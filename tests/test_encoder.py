@@ -56,7 +56,7 @@ def naive_encode_clip(encoder, clip):
                 scale, shift = linear(embedding, modulation.weight, modulation.bias).chunk(2, dim=-1)
                 rows.append(normed[t] * (1 + scale) + shift)
             y = naive_attention(layer.temporal_attention, torch.stack(rows).transpose(0, 1), mask).transpose(0, 1)
-            x = x + layer.temporal_gate * y
+            x = x + layer.temporal_gate.weight * y
         x = x + layer.lambda_1 * naive_attention(layer.attention, layer.layernorm_before(x), None)
         x = x + layer.lambda_2 * layer.mlp(layer.layernorm_after(x))
     return x
@@ -171,7 +171,7 @@ def test_the_steps_of_a_static_image_differ_because_of_adaln():
 def test_zero_gates_leave_internvit_untouched():
     encoder = make_encoder()
     for layer in encoder.layers[2:]:
-        layer.temporal_gate.zero_()
+        layer.temporal_gate.weight.zero_()
     steps = encoder(frames(2)).last_hidden_state
     torch.testing.assert_close(steps, steps[::4].repeat_interleave(4, dim=0), atol=1e-12, rtol=0)
 
