@@ -25,6 +25,7 @@ from transformers.utils.generic import accepts_precomputed_kwargs, can_return_tu
 from transformers.utils.import_utils import is_tracing
 
 from .configuration_pvc import FIRST_MERGE, PVCConfig
+from .lora_targets_pvc import register_lora_targets
 from .modeling_vision_pvc import (
     PVCPreTrainedModel,
     PVCStepEmbedding,
@@ -484,5 +485,7 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
             video_hidden_states=outputs.video_hidden_states,
         )
 
+
+register_lora_targets()
 
 __all__ = ["PVCForConditionalGeneration", "PVCModel", "PVCPreTrainedModel", "PVCVisionModel"]
