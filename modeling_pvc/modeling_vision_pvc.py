@@ -274,7 +274,7 @@ class PVCVisionLayer(GradientCheckpointingLayer):
 
 
 class PVCTemporalGate(nn.Module):
-    """The per-channel scale of temporal attention, zero at first. A module, so that PEFT can train and save it whole."""
+    """The per-channel scale of temporal attention, 0 at first. A module, so that PEFT can train and save it whole."""
 
     def __init__(self, hidden_size: int):
         super().__init__()
@@ -364,7 +364,7 @@ class PVCVisionEmbeddings(nn.Module):
         return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + self.position_embeddings
 
 
-# Patterns of weights that older checkpoints name differently. A model loaded from such a folder saves the names it read.
+# Weights that older checkpoints name differently. What is loaded from such a folder is saved under the old names.
 FORMER_NAMES = {r"temporal_gate$": "temporal_gate.weight"}
 
 
