@@ -14,6 +14,8 @@ from transformers.models.auto.modeling_auto import AutoModelForMultimodalLM
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from .chat_pvc import PVCChat
+from .collators_pvc import PVCDataCollator, PVCKTOCollator, PVCPreferenceCollator
+from .datasets_pvc import load_media_dataset
 from .image_processing_pvc import PVCImageProcessor
 from .modeling_pvc import (
     PVCCompressor,
@@ -26,6 +28,7 @@ from .presets_pvc import PRESETS, preset_config, preset_processor
 from .processing_pvc import PVCProcessor
 from .stream_pvc import PVCStream
 from .temporal_cache_pvc import PVCTemporalCache
+from .training_pvc import pvc_training_args
 from .video_processing_pvc import PVCVideoProcessor
 
 
@@ -51,16 +54,21 @@ __all__ = [
     "PVCChat",
     "PVCCompressor",
     "PVCConfig",
+    "PVCDataCollator",
     "PVCForConditionalGeneration",
     "PVCImageProcessor",
+    "PVCKTOCollator",
     "PVCModel",
     "PVCPreTrainedModel",
+    "PVCPreferenceCollator",
     "PVCProcessor",
     "PVCStream",
     "PVCTemporalCache",
     "PVCVideoProcessor",
     "PVCVisionConfig",
     "PVCVisionModel",
+    "load_media_dataset",
     "preset_config",
     "preset_processor",
+    "pvc_training_args",
 ]

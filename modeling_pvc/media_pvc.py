@@ -106,6 +106,13 @@ def _decode_data_url(url: str) -> bytes:
         raise ValueError(f"Cannot decode the URL {header[:100]},...: {error}") from error
 
 
+def block_source(block: dict) -> Any | None:
+    """The medium of an image or video block of a message, whichever key holds it, or None."""
+    if block.get("base64") is not None:
+        return "data:;base64," + block["base64"]
+    return next((block[key] for key in (block["type"], "url", "path") if block.get(key) is not None), None)
+
+
 @dataclass
 class VideoSource:
     """One video before decoding: a source, a folder of pictures, a [T, ...] array, or a list of pictures.

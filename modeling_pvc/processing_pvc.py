@@ -27,7 +27,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from .budget_pvc import BudgetItem, fit_budget
 from .image_processing_pvc import PVCImageProcessorKwargs
-from .media_pvc import VideoSource, flatten_videos
+from .media_pvc import VideoSource, block_source, flatten_videos
 from .resize_pvc import image_size
 from .video_processing_pvc import PVCVideoProcessorKwargs, sample_frame_indices
 
@@ -305,9 +305,7 @@ def _normalize_block(block: dict) -> dict:
         return block
     if kind not in ("image", "video"):
         raise ValueError(f"PVC reads text, image and video blocks, not {kind!r}.")
-    source = next((block[key] for key in (kind, "url", "path") if key in block), None)
-    if source is None and "base64" in block:
-        source = "data:;base64," + block["base64"]
+    source = block_source(block)
     if source is None:
         return {"type": kind}
     if kind == "video":
