@@ -18,15 +18,15 @@ from modeling_pvc import PVCForConditionalGeneration, preset_config, preset_proc
 from modeling_pvc.cli_pvc import main as pvc
 
 
-def make_random_checkpoint(folder: Path) -> Path:
+def make_random_checkpoint(folder: Path, image_size: int = 448, num_frames: int = 16) -> Path:
     """Saves `pvc-tiny` with random weights, processor and code; it gets its name only when it is whole."""
     target, unfinished = folder / "pvc-tiny-random", folder / "pvc-tiny-random.unfinished"
     for leftover in (target, unfinished):
         shutil.rmtree(leftover, ignore_errors=True)
     torch.manual_seed(0)
-    config = preset_config("pvc-tiny")
+    config = preset_config("pvc-tiny", vision_config={"image_size": image_size})
     PVCForConditionalGeneration(config).save_pretrained(unfinished)
-    preset_processor(config, num_frames=16).save_pretrained(unfinished)
+    preset_processor(config, num_frames=num_frames).save_pretrained(unfinished)
     return unfinished.rename(target)
 
 

@@ -17,6 +17,7 @@ from .chat_pvc import PVCChat
 from .collators_pvc import PVCDataCollator, PVCKTOCollator, PVCPreferenceCollator
 from .datasets_pvc import load_media_dataset
 from .image_processing_pvc import PVCImageProcessor
+from .lora_pvc import freeze_all_but_new_parts, pvc_lora_config
 from .modeling_pvc import (
     PVCCompressor,
     PVCForConditionalGeneration,
@@ -67,8 +68,10 @@ __all__ = [
     "PVCVideoProcessor",
     "PVCVisionConfig",
     "PVCVisionModel",
+    "freeze_all_but_new_parts",
     "load_media_dataset",
     "preset_config",
     "preset_processor",
+    "pvc_lora_config",
     "pvc_training_args",
 ]

@@ -10,11 +10,13 @@
 """
 
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from peft import LoraConfig
 from torch import nn
 
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 # Ends of module names, as regular expressions
 SCOPES = {
@@ -37,7 +39,7 @@ def pvc_lora_config(
     r: int = 16,
     new_parts: bool = False,
     **options: Any,
-) -> LoraConfig:
+) -> "LoraConfig":
     """A [`~peft.LoraConfig`] for a part of a PVC model.
 
     Args:
@@ -52,6 +54,8 @@ def pvc_lora_config(
 
     Raises `ValueError` for an unknown scope.
     """
+    from peft import LoraConfig
+
     if scope not in (*SCOPES, "all"):
         raise ValueError(f"scope={scope!r} is unknown; use one of {', '.join(SCOPES)}, all.")
     patterns = [pattern for name in SCOPES if scope in (name, "all") for pattern in SCOPES[name]]

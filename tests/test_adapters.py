@@ -10,8 +10,7 @@ from test_model import batch_of
 from test_remote_code import run_isolated
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from modeling_pvc import PVCForConditionalGeneration
-from modeling_pvc.lora_pvc import pvc_lora_config
+from modeling_pvc import PVCForConditionalGeneration, pvc_lora_config
 
 
 ROWS = [1, 2, 3]  # an image, a video, both

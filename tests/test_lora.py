@@ -6,8 +6,7 @@ from conftest import small_config, small_model
 from peft import LoraConfig, get_peft_model
 from test_model import batch_of
 
-from modeling_pvc import PVCForConditionalGeneration
-from modeling_pvc.lora_pvc import freeze_all_but_new_parts, pvc_lora_config
+from modeling_pvc import PVCForConditionalGeneration, freeze_all_but_new_parts, pvc_lora_config
 
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
