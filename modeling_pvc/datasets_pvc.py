@@ -37,6 +37,8 @@ def load_media_dataset(
         root = Path(file).parent if media_root is None else Path(media_root)
         for i, row in enumerate(_read_rows(Path(file))):
             name = f"{file}, row {i}"
+            if not isinstance(row, dict):
+                raise ValueError(f"{name} is no object with columns: {row!r}.")
             rows.append(_store_media(row, name, _Sources(name, root.resolve(), check_files)))
     if not rows:
         raise ValueError(f"There are no rows in {paths}.")
@@ -48,25 +50,31 @@ def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
         from pyarrow import parquet
 
         for batch in parquet.ParquetFile(file).iter_batches():
-            yield from batch.to_pylist()
+            yield from map(_decode_messages, batch.to_pylist())
+    elif file.suffix == ".json" and (text := file.read_text(encoding="utf-8-sig")).lstrip().startswith("["):
+        yield from _parse(text, str(file))
     elif file.suffix in (".json", ".jsonl"):
-        with file.open(encoding="utf-8") as lines:
-            if lines.read(1) == "[":
-                yield from json.loads("[" + lines.read())
-                return
-            lines.seek(0)
+        with file.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield _read_line(line, f"{file}, line {number}")
+                    yield _parse(line, f"{file}, line {number}")
     else:
         raise ValueError(f"{file} has an unknown format. Pass .json, .jsonl or .parquet files.")
 
 
-def _read_line(line: str, name: str) -> dict[str, Any]:
+def _parse(text: str, name: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{name} is no JSON object: {error}") from error
+        raise ValueError(f"{name} is no JSON: {error}") from error
+
+
+def _decode_messages(row: dict[str, Any]) -> dict[str, Any]:
+    """Parquet files of data sets that `load_media_dataset` made hold each message as JSON."""
+    for column in CONVERSATION_COLUMNS:
+        if isinstance(row.get(column), list):
+            row[column] = [json.loads(message) if isinstance(message, str) else message for message in row[column]]
+    return row
 
 
 class _Sources:
@@ -85,7 +93,7 @@ class _Sources:
             return {"bytes": source, "path": None}
         if isinstance(source, (list, tuple)):
             return [self.resolve(frame) for frame in source]
-        if not isinstance(source, str):
+        if not isinstance(source, str) or not source:
             raise ValueError(f"{self.name} has the medium {source!r}. Write a path, a URL, or bytes.")
         if source.startswith(("http://", "https://", "data:")):
             return source
@@ -99,9 +107,6 @@ class _Sources:
 
 def _store_media(row: dict[str, Any], name: str, sources: _Sources) -> dict[str, Any]:
     """A row in the form that `load_media_dataset` returns."""
-    for column in CONVERSATION_COLUMNS:
-        if row.get(column):  # Parquet files of `datasets` hold messages as JSON
-            row[column] = [json.loads(message) if isinstance(message, str) else message for message in row[column]]
     chats = read_conversations(row, name)
     images, videos = [], []
     for block in (block for messages in chats.values() for block in media_blocks(messages)):

@@ -357,8 +357,8 @@ def _refuse_blind_prompt(mask: torch.Tensor, past_key_values: Cache | None, step
         name = "pixel_values" if modality == "image" else "pixel_values_videos"
         raise ValueError(
             f"The prompt has {int(mask.sum())} {modality} placeholders but no {modality} reached the model. Pass the "
-            f"processor's `{name}`; in a trainer, set remove_unused_columns=False and use a collator that keeps the "
-            "media."
+            f"processor's `{name}`. With TRL's SFT, DPO and KTO trainers, use the collators of modeling_pvc and "
+            "`pvc_training_args`; its GRPO and RLOO trainers pass on the images of the column `images` only."
         )
 
 

@@ -167,7 +167,10 @@ class PVCProcessor(ProcessorMixin):
         for kind, (token, passed) in media.items():  # transformers 5.19 does not compare them
             found = passed if text is None else sum(sample.count(token) for sample in text)
             if found and not passed:
-                raise ValueError(f"Found {found} {token} tokens in the text but no {kind} were passed.")
+                raise ValueError(
+                    f"Found {found} {token} tokens in the text but no {kind} were passed. TRL's own collators pass "
+                    "images only; those of modeling_pvc pass both."
+                )
             if found != passed:
                 raise ValueError(f"The prompts have {found} {token} for {passed} {kind}; one for each is needed.")
 

@@ -16,7 +16,7 @@ from .media_pvc import block_source
 CONVERSATION_COLUMNS = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
 MEDIA_COLUMNS = {"image": ("images", "image"), "video": ("videos", "video")}
 
-_ROLES = {"human": "user", "gpt": "assistant"}
+_ROLES = {"human": "user", "gpt": "assistant", **{role: role for role in ("system", "user", "assistant", "tool")}}
 _TAG = re.compile(r"<(image|video)>\n?")  # the chat template has that line break too
 
 
@@ -39,6 +39,8 @@ def read_conversations(row: Mapping[str, Any], name: str) -> dict[str, list[dict
             "its answers. Where a trainer tokenized or dropped them, set up its arguments by pvc_training_args."
         )
     first, *others = chats
+    if row.get("system") and row.get("conversations") is not None:
+        chats[first].insert(0, {"role": "system", "content": row["system"]})
     media = {kind: _column_media(row, kind) for kind in MEDIA_COLUMNS}
     _reserve_front(chats[first], media)
     _fill(chats[first], media, name)
@@ -57,7 +59,7 @@ def media_blocks(messages: list[dict]) -> list[dict]:
 
 
 def _read_messages(messages: Any, name: str) -> list[dict]:
-    if isinstance(messages, str) or not all(isinstance(message, Mapping) for message in messages):
+    if isinstance(messages, str) or not messages or not all(isinstance(message, Mapping) for message in messages):
         raise ValueError(f"{name} is no conversation. Write [{{'role': 'user', 'content': ...}}, ...].")
     return [_read_message(message, f"{name}, message {i}") for i, message in enumerate(messages)]
 
@@ -67,13 +69,14 @@ def _read_message(message: Mapping[str, Any], name: str) -> dict:
     message = {key: value for key, value in message.items() if value is not None}
     role = message.pop("from", message.get("role"))
     content = message.pop("value", message.get("content"))
-    if role is None or content is None:
-        raise ValueError(f"{name} has no role or no content: {message}.")
+    if role not in _ROLES or content is None:
+        raise ValueError(f"{name} has the role {role!r} and the content {content!r}. Roles are {', '.join(_ROLES)}.")
+    role = _ROLES[role]
     if not isinstance(content, str):
         content = [_read_block(block, name) for block in content]
-    elif role not in ("gpt", "assistant"):
+    elif role != "assistant":
         content = _split_tags(content)
-    return {**message, "role": _ROLES.get(role, role), "content": content}
+    return {**message, "role": role, "content": content}
 
 
 def _read_block(block: Any, name: str) -> dict:
