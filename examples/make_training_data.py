@@ -3,13 +3,13 @@
 
     python examples/make_training_data.py data [--train 600] [--test 200] [--seed 0]
 
-    data/train.jsonl, test.jsonl   messages: a picture's colour or shape, the direction in which a clip's shape moves
+    data/train.jsonl, test.jsonl   messages: a square's colour, the side it is on, the direction in which it moves
     data/preferences.jsonl         the rows of train.jsonl as prompt, chosen and rejected, for DPO
     data/prompts.jsonl             its pictures as prompt and answer, for GRPO
-    data/pictures, data/clips      PNG of 56 x 56 pixels; H.264 of 6 frames
+    data/pictures, data/clips      PNG of 56 x 56 pixels; H.264 of 4 frames
     data/pvc-tiny-random           the model: `pvc-tiny` for frames of 56 pixels
 
-No single frame of a clip tells its direction. The folder gets its name when it is complete.
+A clip and its reverse have the same frames and different answers. The folder gets its name when it is complete.
 """
 
 import argparse
@@ -24,74 +24,73 @@ from demo import make_random_checkpoint
 from PIL import Image, ImageDraw
 
 
-SIZE, NUM_FRAMES = 56, 6
+SIZE, NUM_FRAMES = 56, 4
 COLOURS = {"red": "#d62828", "green": "#2a9d3a", "blue": "#2850d6", "yellow": "#f0c020"}
-SHAPES = ("square", "disc", "triangle", "ring")
+SIDES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 QUESTIONS = {
     "colour": ("Which colour is it?", tuple(COLOURS)),
-    "shape": ("Which shape is it?", SHAPES),
+    "side": ("On which side is it?", tuple(SIDES)),
     "direction": ("Which way does it move?", tuple(DIRECTIONS)),
 }
 
 
-def draw_frame(shape: str, colour: str, x: float, y: float, radius: float) -> Image.Image:
-    """One shape around (x, y) on grey; pixels from the upper left corner."""
+def draw_square(colour: str, place: tuple[float, float], radius: float) -> Image.Image:
+    """A square on grey, `place` pixels to the right of and below the middle."""
     image = Image.new("RGB", (SIZE, SIZE), "#808080")
-    draw = ImageDraw.Draw(image)
-    box, fill = (x - radius, y - radius, x + radius, y + radius), COLOURS[colour]
-    if shape == "square":
-        draw.rectangle(box, fill=fill)
-    elif shape == "disc":
-        draw.ellipse(box, fill=fill)
-    elif shape == "triangle":
-        draw.polygon([(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)], fill=fill)
-    else:
-        draw.ellipse(box, outline=fill, width=round(radius / 3))
+    x, y = (SIZE / 2 + distance for distance in place)
+    ImageDraw.Draw(image).rectangle((x - radius, y - radius, x + radius, y + radius), fill=COLOURS[colour])
     return image
 
 
-def draw_picture(rng: random.Random, path: Path) -> dict[str, str]:
-    """Writes a picture and returns its answers."""
-    shape, colour, radius = rng.choice(SHAPES), rng.choice(list(COLOURS)), rng.uniform(11, 16)
-    x, y = (rng.uniform(radius + 1, SIZE - radius - 1) for _ in "xy")
-    draw_frame(shape, colour, x, y, radius).save(path)
-    return {"colour": colour, "shape": shape}
+def draw_picture(rng: random.Random) -> tuple[Image.Image, dict[str, str]]:
+    """A square near one side, and its answers."""
+    colour, side = rng.choice(list(COLOURS)), rng.choice(list(SIDES))
+    distance = rng.uniform(10, 18)
+    place = [distance * part if part else rng.uniform(-6, 6) for part in SIDES[side]]
+    return draw_square(colour, place, rng.uniform(6, 10)), {"colour": colour, "side": side}
 
 
-def draw_clip(rng: random.Random, path: Path) -> dict[str, str]:
-    """Writes a clip of a shape that crosses the frame and comes back on the other side, and returns its answer."""
-    shape, colour, radius = rng.choice(SHAPES), rng.choice(list(COLOURS)), rng.uniform(7, 10)
-    direction = rng.choice(list(DIRECTIONS))
-    start = (rng.uniform(0, SIZE), rng.uniform(0, SIZE))
-    dx, dy = (rng.uniform(7, 11) * part for part in DIRECTIONS[direction])
+def draw_clip(rng: random.Random) -> tuple[list[Image.Image], dict[str, str]]:
+    """The frames of a square that crosses the middle, and its answer."""
+    colour, direction, radius = rng.choice(list(COLOURS)), rng.choice(list(DIRECTIONS)), rng.uniform(6, 10)
+    beside = rng.uniform(-8, 8)
+    frames = []
+    for i in range(NUM_FRAMES):
+        distance = 36 * (i / (NUM_FRAMES - 1) - 0.5)
+        place = [distance * part if part else beside for part in DIRECTIONS[direction]]
+        frames.append(draw_square(colour, place, radius))
+    return frames, {"direction": direction}
+
+
+def write_clip(path: Path, frames: list[Image.Image]) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=4, options={"crf": "10"})
         stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
-        for i in range(NUM_FRAMES):
-            x, y = ((place + i * step) % SIZE for place, step in zip(start, (dx, dy)))
-            frame = draw_frame(shape, colour, x, y, radius)
+        for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_image(frame)))
         container.mux(stream.encode())
-    return {"direction": direction}
+
+
+def make_row(kind: str, answer: str, column: str, media: str) -> dict:
+    """A question of that kind about the medium, which is in `images` or `videos`."""
+    messages = [{"role": "user", "content": QUESTIONS[kind][0]}, {"role": "assistant", "content": answer}]
+    return {"kind": kind, "answer": answer, "messages": messages, "images": [], "videos": [], column: [media]}
 
 
 def make_rows(rng: random.Random, folder: Path, name: str, count: int) -> Iterator[dict]:
-    """Rows with `kind`, `answer`, `messages` and `images` or `videos`; media in turn a picture and a clip."""
+    """Rows about a picture and a clip in turn, whose files are written."""
     for i in range(count):
-        is_clip = i % 2 == 1
-        media = f"clips/{name}{i}.mp4" if is_clip else f"pictures/{name}{i}.png"
-        answers = (draw_clip if is_clip else draw_picture)(rng, folder / media)
+        if i % 2:
+            frames, answers = draw_clip(rng)
+            column, media = "videos", f"clips/{name}{i}.mp4"
+            write_clip(folder / media, frames)
+        else:
+            picture, answers = draw_picture(rng)
+            column, media = "images", f"pictures/{name}{i}.png"
+            picture.save(folder / media)
         kind = rng.choice(list(answers))
-        answer = {"role": "assistant", "content": answers[kind]}
-        messages = [{"role": "user", "content": QUESTIONS[kind][0]}, answer]
-        yield {
-            "kind": kind,
-            "answer": answers[kind],
-            "messages": messages,
-            "images": [] if is_clip else [media],
-            "videos": [media] if is_clip else [],
-        }
+        yield make_row(kind, answers[kind], column, media)
 
 
 def as_preference(rng: random.Random, row: dict) -> dict:

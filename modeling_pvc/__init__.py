@@ -16,6 +16,7 @@ from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from .chat_pvc import PVCChat
 from .collators_pvc import PVCDataCollator, PVCKTOCollator, PVCPreferenceCollator
 from .datasets_pvc import load_media_dataset
+from .frame_draw_pvc import draw_num_frames
 from .image_processing_pvc import PVCImageProcessor
 from .lora_pvc import freeze_all_but_new_parts, pvc_lora_config
 from .modeling_pvc import (
@@ -68,6 +69,7 @@ __all__ = [
     "PVCVideoProcessor",
     "PVCVisionConfig",
     "PVCVisionModel",
+    "draw_num_frames",
     "freeze_all_but_new_parts",
     "load_media_dataset",
     "preset_config",
