@@ -4,10 +4,8 @@
     python examples/make_training_data.py data
     python examples/grpo.py --config examples/configs/grpo.yaml [--model FOLDER] [--train_file FILE.jsonl ...]
 
-The reward is the length of what answer and completion have in common at their beginning, over the answer's length.
+The reward is the share of the answer's letters that are in their places.
 """
-
-import os
 
 from training_script import LoraArguments, load_data, load_model, parse, train
 from transformers import AutoProcessor
@@ -16,9 +14,9 @@ from trl import GRPOConfig, GRPOTrainer
 from modeling_pvc import pvc_lora_config
 
 
-def begins_like_the_answer(completions: list[list[dict]], answer: list[str], **kwargs) -> list[float]:
+def letters_in_place(completions: list[list[dict]], answer: list[str], **kwargs) -> list[float]:
     texts = [completion[0]["content"] for completion in completions]
-    return [len(os.path.commonprefix([text, word])) / len(word) for text, word in zip(texts, answer)]
+    return [sum(a == b for a, b in zip(text, word)) / len(word) for text, word in zip(texts, answer)]
 
 
 def main() -> None:
@@ -30,7 +28,7 @@ def main() -> None:
     trainer = GRPOTrainer(
         model=model,
         args=args,
-        reward_funcs=begins_like_the_answer,
+        reward_funcs=letters_in_place,
         processing_class=AutoProcessor.from_pretrained(script.model),
         peft_config=pvc_lora_config(script.scope, r=script.r, new_parts=script.new_parts),
         **load_data(script, args.seed),

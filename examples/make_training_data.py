@@ -110,7 +110,7 @@ def write_jsonl(path: Path, rows: list[dict]) -> None:
 
 
 def make_training_data(folder: Path, num_train: int = 600, num_test: int = 200, seed: int = 0) -> Path:
-    """Writes the task into a new folder and returns it. Raises `FileExistsError` if there is something by that name."""
+    """Writes the task into a new folder and returns it. Raises `FileExistsError` where the folder exists."""
     if folder.exists():
         raise FileExistsError(f"{folder} exists. Remove it, or choose another folder.")
     rng = random.Random(seed)

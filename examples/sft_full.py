@@ -1,5 +1,5 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Full fine-tuning, or training of only what PVC adds to a converted InternVL, on conversations about images and videos.
+"""Full fine-tuning on conversations about images and videos, or training of what PVC adds to an InternVL alone.
 
     python examples/make_training_data.py data
     python examples/sft_full.py --config examples/configs/sft_full.yaml [--model FOLDER] [--train_file FILE.jsonl ...]

@@ -286,11 +286,7 @@ def test_media_root_and_missing_files(folder):
         ("a.csv", "x", r"unknown format. Pass .json, .jsonl or .parquet"),
         ("a.json", "[]", r"There are no rows in .*a.json"),
         ("a.jsonl", '{"image": "", "messages": [{"role": "user", "content": "?"}]}', r"row 0 has the medium ''"),
-        (
-            "a.jsonl",
-            '{"messages": [{"role": "user", "content": "<image>"}]}',
-            r"a.jsonl, row 0 has places for 1 images",
-        ),
+        ("a.jsonl", '{"messages": [{"role": "user", "content": "<image>"}]}', r"a.jsonl, row 0 has places for 1 images"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path, name, text, message):

@@ -54,3 +54,6 @@ def losses(trainer):
 def trained_text(batch, processor):
     """What each row of a batch with `labels` trains on."""
     return [processor.decode(labels[labels != -100]) for labels in batch["labels"]]
+
+
+
