@@ -16,18 +16,23 @@ from modeling_pvc import load_media_dataset
 from modeling_pvc.samples_pvc import read_conversations
 
 
-@torch.no_grad()
-def answers_of(model, processor, rows: list[dict], max_new_tokens: int = 16) -> list[str]:
-    """Greedy answers to the conversations of rows without their last message."""
+def questions(processor, rows: list[dict]):
+    """Model inputs for the conversations of rows without their last message."""
     prompts = [read_conversations(row, f"row {i}")["messages"][:-1] for i, row in enumerate(rows)]
-    inputs = processor.apply_chat_template(
+    return processor.apply_chat_template(
         prompts,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
         processor_kwargs={"padding": True, "padding_side": "left"},
-    ).to(model.device)
+    )
+
+
+@torch.no_grad()
+def answers_of(model, processor, rows: list[dict], max_new_tokens: int = 16) -> list[str]:
+    """Greedy answers to rows."""
+    inputs = questions(processor, rows).to(model.device)
     tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     return processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
