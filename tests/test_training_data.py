@@ -121,6 +121,7 @@ def bad_rows(picture, clip):
         ({"messages": [{"role": "user", "content": None}]}, r"message 0 has the role 'user' and the content None"),
         ({"conversations": [{"from": "bing", "value": "x"}]}, r"role 'bing'.*human"),
         ({"messages": [say("user", {"type": None}), ANSWER]}, r"message 0 has the block"),
+        ({"messages": [say("user", {"type": "text", "text": None}), ANSWER]}, r"message 0 has the block"),
     ]
 
 
