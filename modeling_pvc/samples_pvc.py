@@ -81,11 +81,12 @@ def _read_message(message: Mapping[str, Any], name: str) -> dict:
 
 def _read_block(block: Any, name: str) -> dict:
     """A copy of a block without None values, which Arrow puts in absent keys."""
-    if not isinstance(block, Mapping) or block.get("type") is None:
+    kind = block.get("type") if isinstance(block, Mapping) else None
+    if kind is None or (kind == "text" and block.get("text") is None):
         raise ValueError(
             f"{name} has the block {block!r}. Write {{'type': 'text', 'text': ...}} or an image or video."
         )
-    if block["type"] == "image_url":  # OpenAI's
+    if kind == "image_url":  # OpenAI's
         url = block["image_url"]
         return {"type": "image", "image": url["url"] if isinstance(url, Mapping) else url}
     return {key: value for key, value in block.items() if value is not None}
@@ -100,12 +101,10 @@ def _split_tags(text: str) -> str | list[dict]:
 
 
 def _column_media(row: Mapping[str, Any], kind: str) -> list[Any]:
-    """The media in a row's columns. `images`, `videos` and `image` may hold several, `video` is one."""
+    """The media in a row's columns. A list in `video` is one video, its frames; one in `image` is several images."""
     many, one = (row.get(column) for column in MEDIA_COLUMNS[kind])
-    several = [many] if kind == "video" else [many, one]
-    media = [item for value in several for item in (value if isinstance(value, (list, tuple)) else [value])]
-    if kind == "video":
-        media.append(one)
+    values = [many, [one] if kind == "video" else one]
+    media = [item for value in values for item in (value if isinstance(value, (list, tuple)) else [value])]
     return [item for item in media if item is not None]
 
 

@@ -32,12 +32,11 @@ def rows_with_media(picture, clip):
     arrow = {"text": None, "image": None, "video": None, "num_frames": None}
     blocks = [IMAGE, VIDEO, {"type": "text", "text": "What?"}]
     filled = [{"type": "image", "image": p}, {"type": "video", "path": v}, {"type": "text", "text": "What?"}]
-    turns = [{"from": "human", "value": "<image>\n<video>\nWhat?"}, {"from": "gpt", "value": "yes"}]
     return {
         "strings, columns": {"messages": [ASK, ANSWER], "images": [p], "videos": [v]},
         "strings, single columns": {"messages": [ASK, ANSWER], "image": Image.open(picture), "video": v},
         "bytes": {"messages": [ASK, ANSWER], "images": [{"bytes": picture.read_bytes(), "path": None}], "video": v},
-        "bytes of a video": {"messages": [ASK, ANSWER], "image": p, "videos": [{"bytes": clip.read_bytes(), "path": "a"}]},
+        "video bytes": {"messages": [ASK, ANSWER], "image": p, "videos": [{"bytes": clip.read_bytes(), "path": "a"}]},
         "blocks, columns": {"messages": [say("user", *blocks), ANSWER], "images": [p], "videos": [v]},
         "blocks alone": {"messages": [say("user", *filled), ANSWER]},
         "blocks, empty columns": {"messages": [say("user", *filled), ANSWER], "images": [], "videos": None},
@@ -45,9 +44,9 @@ def rows_with_media(picture, clip):
         "OpenAI": {"messages": [say("user", {"type": "image_url", "image_url": {"url": p}}, *filled[1:]), ANSWER]},
         "prompt": {"prompt": [ASK], "completion": [ANSWER], "images": [p], "videos": [v]},
         "tags": {"messages": [say("user", "<image>\n<video>\nWhat?"), ANSWER], "images": [p], "videos": [v]},
-        "InternVL": {"conversations": turns, "image": p, "video": v, "id": 3},
-        "InternVL, list": {"conversations": turns, "image": [p], "video": v},
-    }  # fmt: skip
+        "InternVL": {"conversations": turns("<image>\n<video>\nWhat?", "yes"), "image": p, "video": v, "id": 3},
+        "InternVL, list": {"conversations": turns("<image>\n<video>\nWhat?", "yes"), "image": [p], "video": v},
+    }
 
 
 def test_every_format_gives_the_same_batch(processor, picture, clip):
@@ -83,10 +82,10 @@ def test_text_beside_media(processor, picture, clip):
 
 
 def test_what_is_trained_on(processor, picture):
-    turns = [say("system", "Be short."), say("user", IMAGE, "What?"), say("assistant", "a cat"), say("user", "Sure?")]
-    row = {"messages": [*turns, say("assistant", "yes, ", "sure")], "images": [str(picture)]}
+    chat = [say("system", "Be short."), say("user", IMAGE, "What?"), say("assistant", "a cat"), say("user", "Sure?")]
+    row = {"messages": [*chat, say("assistant", "yes, ", "sure")], "images": [str(picture)]}
     assert trained_text(collate(processor, row), processor) == ["a cat<|im_end|>yes, sure<|im_end|>"]
-    split = {"prompt": turns, "completion": [say("assistant", "yes, ", "sure")], "images": [str(picture)]}
+    split = {"prompt": chat, "completion": [say("assistant", "yes, ", "sure")], "images": [str(picture)]}
     assert trained_text(collate(processor, split), processor) == ["yes, sure<|im_end|>"]
     everything = collate(processor, row, train_on="all")
     text = processor.decode(everything["input_ids"][0]).replace("<img>" + "<IMG_CONTEXT>" * 28 + "</img>", "")
@@ -118,11 +117,12 @@ def bad_rows(picture, clip):
         ({"messages": [ASK]}, r"no token to train on"),
         ({"messages": []}, r"`messages` is no conversation"),
         ({"prompt": "What?", "completion": "yes"}, r"`prompt` is no conversation.*'role': 'user'"),
-        ({"input_ids": [1], "labels": [1]}, r"no conversation, only \['id', 'input_ids', 'labels'\].*pvc_training_args"),
-        ({"messages": [{"role": "user", "content": None}, ANSWER]}, r"message 0 has the role 'user' and the content None"),
+        ({"input_ids": [1]}, r"no conversation, only \['id', 'input_ids'\].*pvc_training_args"),
+        ({"messages": [{"role": "user", "content": None}]}, r"message 0 has the role 'user' and the content None"),
         ({"conversations": [{"from": "bing", "value": "x"}]}, r"role 'bing'.*human"),
         ({"messages": [say("user", {"type": None}), ANSWER]}, r"message 0 has the block"),
-    ]  # fmt: skip
+        ({"messages": [say("user", {"type": "text", "text": None}), ANSWER]}, r"message 0 has the block"),
+    ]
 
 
 def test_rows_that_would_lose_media_or_text(processor, picture, clip):
@@ -152,10 +152,11 @@ def test_max_length_cuts_text_only(processor, picture):
 
 
 def preferences(picture, clip):
+    yes, no, cat, dog = ([say("assistant", text)] for text in ("yes", "no, no", "cat", "dog"))
     return [
-        {"prompt": [ASK], "chosen": [say("assistant", "yes")], "rejected": [say("assistant", "no, no")], "videos": [str(clip)]},
-        {"prompt": [ASK], "chosen": [say("assistant", "cat")], "rejected": [say("assistant", "dog")], "image": str(picture)},
-    ]  # fmt: skip
+        {"prompt": [ASK], "chosen": yes, "rejected": no, "videos": [str(clip)]},
+        {"prompt": [ASK], "chosen": cat, "rejected": dog, "image": str(picture)},
+    ]
 
 
 def completions(batch, processor, prefix=""):
@@ -171,13 +172,12 @@ def test_preferences(processor, picture, clip):
     for row in range(2):  # chosen and rejected share their prompt
         prompts = [batch["input_ids"][i][: int(batch["completion_mask"][i].argmax())] for i in (row, row + 2)]
         assert torch.equal(*prompts)
-    with pytest.raises(ValueError, match="Row 1 .*max_length=40 would cut"):
+    with pytest.raises(ValueError, match=r"Row 1 .*max_length=40 would cut"):
         PVCPreferenceCollator(processor, max_length=40)([*preferences(picture, None)[1:], *preferences(picture, clip)])
 
 
 def test_kto_batches(processor, picture, clip):
-    rows = [{"prompt": r["prompt"], "completion": r["chosen"], "label": i == 0, "image": r.get("image"),
-             "videos": r.get("videos")} for i, r in enumerate(preferences(picture, clip))]  # fmt: skip
+    rows = [{**row, "completion": row["chosen"], "label": i == 0} for i, row in enumerate(preferences(picture, clip))]
     batch = PVCKTOCollator(processor)(rows)
     assert completions(batch, processor) == ["yes<|im_end|>\n", "cat<|im_end|>\n"]
     assert completions(batch, processor, "KL_") == ["cat<|im_end|>\n", "yes<|im_end|>\n"]
@@ -196,11 +196,15 @@ def folder(tmp_path, picture, clip):
     return tmp_path
 
 
+def turns(question, answer):
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+
+
 INTERNVL = [
-    {"id": 0, "image": "media/a.png", "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "yes"}]},
-    {"id": 1, "video": "media/b.mp4", "system": "Be short.", "conversations": [{"from": "human", "value": "Is <video>\nit?"}, {"from": "gpt", "value": "yes"}]},
-    {"id": "2", "conversations": [{"from": "system", "value": "Be short."}, {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "42"}]},
-]  # fmt: skip
+    {"id": 0, "image": "media/a.png", "conversations": turns("<image>\nWhat?", "yes")},
+    {"id": 1, "video": "media/b.mp4", "system": "Be short.", "conversations": turns("Is <video>\nit?", "yes")},
+    {"id": "2", "conversations": [{"from": "system", "value": "Be short."}, *turns("Hi", "42")]},
+]
 
 
 def write(path: Path, rows: list[dict]) -> Path:
@@ -286,7 +290,11 @@ def test_media_root_and_missing_files(folder):
         ("a.csv", "x", r"unknown format. Pass .json, .jsonl or .parquet"),
         ("a.json", "[]", r"There are no rows in .*a.json"),
         ("a.jsonl", '{"image": "", "messages": [{"role": "user", "content": "?"}]}', r"row 0 has the medium ''"),
-        ("a.jsonl", '{"messages": [{"role": "user", "content": "<image>"}]}', r"a.jsonl, row 0 has places for 1 images"),
+        (
+            "a.jsonl",
+            '{"messages": [{"role": "user", "content": "<image>"}]}',
+            r"a.jsonl, row 0 has places for 1 images",
+        ),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path, name, text, message):

@@ -2,7 +2,6 @@
 
 import tempfile
 
-import pytest
 from conftest import small_model
 
 from modeling_pvc import pvc_training_args
@@ -54,6 +53,3 @@ def losses(trainer):
 def trained_text(batch, processor):
     """What each row of a batch with `labels` trains on."""
     return [processor.decode(labels[labels != -100]) for labels in batch["labels"]]
-
-
-
