@@ -1,61 +1,18 @@
-"""Weights in several places: sharded over processes, mapped over devices, quantised."""
-
-import time
+"""Weights in several places: mapped over devices, quantised. Sharded over processes they are in test_distributed."""
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from accelerate import infer_auto_device_map
 from conftest import small_config, small_model
 from test_model import batch_of
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from transformers import BitsAndBytesConfig, TorchAoConfig
 
 from modeling_pvc import PVCForConditionalGeneration
 
 
-# Rows of test_model.ROWS that each rank gets: text alone, an image, a video, both.
-PER_RANK = {"text and image": ([0], [1]), "video and text": ([2], [0]), "image and video": ([1], [2])}
 # Full paths: transformers matches a skipped module from the start of its name. Without lm_head its 4-bit form would
 # break trainers that use its weight.
 SKIPPED = ["model.vision_tower", "model.compressor", "lm_head"]
-
-
-def train_step(model, rows):
-    batch = batch_of(rows)
-    outputs = model(**batch, labels=batch["input_ids"])
-    outputs.loss.backward()
-    return outputs.loss.item()
-
-
-def rank_main(rank, address, frozen, results):
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    torch.set_num_threads(1)
-    model = small_model().train()
-    model.model.vision_tower.requires_grad_(not frozen)
-    mesh = init_device_mesh("cpu", (2,))
-    for module in model.modules():
-        if type(module).__name__ in model._no_split_modules:
-            fully_shard(module, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    results[rank] = [train_step(model, ranks[rank]) for ranks in PER_RANK.values()]
-    dist.destroy_process_group()
-
-
-@pytest.mark.parametrize("frozen", [False, True], ids=["trained tower", "frozen tower"])
-def test_sharded_ranks_with_different_media_do_not_hang(frozen, tmp_path):
-    manager = mp.Manager()
-    results = manager.dict()
-    address = f"file://{tmp_path / 'store'}"
-    context = mp.spawn(rank_main, args=(address, frozen, results), nprocs=2, join=False)
-    deadline = time.monotonic() + 120
-    while not context.join(timeout=5):
-        assert time.monotonic() < deadline, "a rank waits for a collective that the other never enters"
-    for rank in (0, 1):
-        alone = [train_step(small_model(), ranks[rank]) for ranks in PER_RANK.values()]
-        assert results[rank] == pytest.approx(alone, abs=1e-4)
 
 
 def test_device_maps_never_split_a_layer():
