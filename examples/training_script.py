@@ -31,7 +31,9 @@ class LoraArguments(ScriptArguments):
     scope: str = dataclasses.field(default="language", metadata={"help": "language, vision, temporal or all"})
     r: int = 16
     new_parts: bool = dataclasses.field(default=False, metadata={"help": "train whole what a converted model lacks"})
-    load_in_4bit: bool = dataclasses.field(default=False, metadata={"help": "QLoRA: the text model's weights in NF4"})
+    load_in_4bit: bool = dataclasses.field(
+        default=False, metadata={"help": "QLoRA: the text model in NF4, the rest in bfloat16"}
+    )
 
 
 def parse(script_arguments: type, config_class: type, **defaults: Any) -> tuple:
@@ -47,10 +49,11 @@ def parse(script_arguments: type, config_class: type, **defaults: Any) -> tuple:
 def load_model(script: ScriptArguments) -> PreTrainedModel:
     options: dict[str, Any] = {"dtype": script.dtype}
     if getattr(script, "load_in_4bit", False):
+        options["dtype"] = "bfloat16"  # in which TRL trains the adapter of a quantised model
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=script.dtype,
+            bnb_4bit_compute_dtype="bfloat16",
             # full paths; without the head among them TRL's fused loss would meet its packed weight
             llm_int8_skip_modules=["model.vision_tower", "model.compressor", "lm_head"],
         )

@@ -8,9 +8,9 @@ from conftest import small_model
 from peft import AutoPeftModel, PeftModel, get_peft_model
 from test_model import batch_of
 from test_remote_code import run_isolated
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
-from modeling_pvc import PVCForConditionalGeneration, pvc_lora_config
+from modeling_pvc import PVCDataCollator, PVCForConditionalGeneration, load_media_dataset, pvc_lora_config
 
 
 ROWS = [1, 2, 3]  # an image, a video, both
@@ -174,3 +174,40 @@ def test_an_adapter_made_without_the_package_works_with_it(checkpoint, tmp_path)
     for load in (peft_model, load_adapter, auto_model):
         assert torch.equal(logits_of(load(checkpoint, folder)), logits)
     assert type(AutoProcessor.from_pretrained(folder)).__name__ == "PVCProcessor"
+
+
+def test_qlora(checkpoint, processor, picture, clip, tmp_path):
+    """A text model in 4 bits, trained by TRL, whose fused loss reads the head's weight."""
+    pytest.importorskip("bitsandbytes")
+    pytest.importorskip("trl")
+    from training import losses, quick_args, say
+    from trl import SFTConfig, SFTTrainer
+
+    skipped = ["model.vision_tower", "model.compressor", "lm_head"]
+    options = {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=skipped
+        ),
+        "device_map": "cpu",
+        "dtype": torch.bfloat16,  # as what TRL trains of a quantised model
+    }
+    chat = {"messages": [say("user", "What?"), say("assistant", "yes")]}
+    rows = [{**chat, "images": [str(picture)]}, {**chat, "videos": [str(clip)]}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    torch.manual_seed(0)
+    trainer = SFTTrainer(
+        PVCForConditionalGeneration.from_pretrained(checkpoint, **options),
+        args=quick_args(SFTConfig, max_steps=4, per_device_train_batch_size=2),
+        data_collator=PVCDataCollator(processor),
+        processing_class=processor,
+        train_dataset=load_media_dataset(tmp_path / "rows.jsonl"),
+        peft_config=pvc_lora_config("all", r=4, new_parts=True),
+    )
+    trainer.train()
+    assert losses(trainer)[-1] < losses(trainer)[0] - 0.05
+    trainer.save_model(tmp_path / "adapter")
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "adapter", **options)
+    packed = [name for name, p in loaded.named_parameters() if p.dtype == torch.uint8]
+    assert packed and all(".language_model." in name for name in packed)
+    # bfloat16 keeps 8 bits, and PEFT loads the adapter in float32
+    torch.testing.assert_close(logits_of(loaded), logits_of(trainer.model), atol=0.02, rtol=0)

@@ -15,7 +15,7 @@ from collections import defaultdict
 import pytest
 import torch
 from conftest import small_config
-from evaluate import answers_of, questions
+from score_answers import answers_of, questions
 from make_training_data import QUESTIONS, draw_clip, draw_picture, make_row, write_jsonl
 from transformers import AutoModelForImageTextToText, set_seed
 from trl import SFTConfig, SFTTrainer
@@ -111,8 +111,8 @@ def test_lora_learns_sides_and_directions(seed, tmp_path):
     rng = random.Random(seed)
     config = small_config()
     processor = preset_processor(config, num_frames=4)
-    known = make_dataset(rng, tmp_path / "known", colour=300, word=300)
-    train(PVCForConditionalGeneration(config), processor, known, tmp_path / "base", steps=100)
+    known = make_dataset(rng, tmp_path / "known", colour=200, word=200)
+    train(PVCForConditionalGeneration(config), processor, known, tmp_path / "base", steps=80)
     base = AutoModelForImageTextToText.from_pretrained(tmp_path / "base")
     test = list(make_dataset(rng, tmp_path / "test", side=100, direction=100))
     guesses = [QUESTIONS[row["kind"]][1][i] for row, i in zip(test, guesses_of(base, processor, test))]
@@ -120,7 +120,7 @@ def test_lora_learns_sides_and_directions(seed, tmp_path):
 
     new = make_dataset(rng, tmp_path / "new", side=400, direction=400)
     lora = pvc_lora_config("all", r=16, new_parts=True)
-    train(base, processor, new, tmp_path / "adapter", steps=150, peft_config=lora)
+    train(base, processor, new, tmp_path / "adapter", steps=120, peft_config=lora)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "adapter").eval()
     after = accuracy(test, answers_of(model, processor, test))
     print(f"seed {seed}: before {before}, after {after}")

@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """How many answers of a model or an adapter are right to the letter, per kind of question.
 
-    python examples/evaluate.py --model out/sft-lora --file data/test.jsonl [--batch-size 20]
+    python examples/score_answers.py --model out/sft-lora --file data/test.jsonl [--batch-size 20]
 
 Rows hold `messages` whose last is the answer, and may hold a `kind`.
 """
