@@ -40,16 +40,13 @@ class PVCDataCollator:
 
     def __call__(self, examples: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         names = _row_names(examples)
-        chats = [read_conversations(row, name) for row, name in zip(examples, names)]
-        answers = [_take(chat, "messages" if "messages" in chat else "completion", n) for chat, n in zip(chats, names)]
-        conversations = [
-            chat["messages"] if "messages" in chat else chat["prompt"] + chat["completion"] for chat in chats
-        ]
+        chats = [_conversation(row, name) for row, name in zip(examples, names)]
+        conversations = [messages for messages, _ in chats]
         batch = _encode(self.processor, conversations, return_assistant_tokens_mask=self.train_on == "assistant")
         trained = batch["attention_mask"].bool()
         if self.train_on == "assistant":
-            num_answers = [sum(message["role"] == "assistant" for message in messages) for messages in answers]
-            trained = _last_runs(batch.pop("assistant_masks").bool(), torch.tensor(num_answers), names)
+            num_answers = torch.tensor([count for _, count in chats])
+            trained = _last_runs(batch.pop("assistant_masks").bool(), num_answers, names)
         trained &= ~torch.isin(batch["input_ids"], torch.tensor(_visual_ids(self.processor)))
         batch["labels"] = batch["input_ids"].masked_fill(~trained, -100)
         _cut(batch, ("input_ids", "attention_mask", "labels"), self, names)
@@ -125,6 +122,16 @@ def _take(row: Mapping[str, Any], column: str, name: str) -> Any:
     if row.get(column) is None:
         raise ValueError(f"{name} has no `{column}`, only {sorted(row)}.")
     return row[column]
+
+
+def _conversation(row: Mapping[str, Any], name: str) -> tuple[list[dict], int]:
+    """A row's whole conversation, and how many answers at its end are trained on."""
+    chat = read_conversations(row, name)
+    if "messages" in chat:
+        prompt, answers = [], chat["messages"]
+    else:
+        prompt, answers = (_take(chat, column, name) for column in ("prompt", "completion"))
+    return prompt + answers, sum(message["role"] == "assistant" for message in answers)
 
 
 def _encode(processor: ProcessorMixin, conversations: list[list[dict]], **kwargs) -> dict[str, torch.Tensor]:

@@ -114,6 +114,7 @@ def bad_rows(picture, clip):
         ({"messages": [ANSWER], "image": p}, r"1 images in its columns, but places for 0"),
         ({"prompt": [ASK], "completion": [say("assistant", IMAGE, "?")]}, r"`completion` has places for 1 images"),
         ({"prompt": [ASK]}, r"no `completion`"),
+        ({"completion": [ANSWER]}, r"no `prompt`"),
         ({"messages": [ASK]}, r"no token to train on"),
         ({"messages": []}, r"`messages` is no conversation"),
         ({"prompt": "What?", "completion": "yes"}, r"`prompt` is no conversation.*'role': 'user'"),
