@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("trl")
 pytest.importorskip("datasets")
 
-import dpo  # noqa: E402
-import grpo  # noqa: E402
-import make_training_data  # noqa: E402
-import score_answers  # noqa: E402
-import sft_full  # noqa: E402
-import sft_lora  # noqa: E402
+import dpo
+import grpo
+import make_training_data
+import score_answers
+import sft_full
+import sft_lora
 
 
 CONFIGS = Path(__file__).parent.parent / "examples" / "configs"

@@ -8,9 +8,9 @@ import torch
 
 pytest.importorskip("datasets")
 
-from datasets import concatenate_datasets  # noqa: E402
+from datasets import concatenate_datasets
 
-from modeling_pvc import PVCDataCollator, draw_num_frames, load_media_dataset  # noqa: E402
+from modeling_pvc import PVCDataCollator, draw_num_frames, load_media_dataset
 
 
 def rows_of(path, videos):

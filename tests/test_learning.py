@@ -13,10 +13,15 @@ import random
 from collections import defaultdict
 
 import pytest
+
+
+pytest.importorskip("trl")
+pytest.importorskip("datasets")
+
 import torch
 from conftest import small_config
-from score_answers import answers_of, questions
 from make_training_data import QUESTIONS, draw_clip, draw_picture, make_row, write_jsonl
+from score_answers import answers_of, questions
 from transformers import AutoModelForImageTextToText, set_seed
 from trl import SFTConfig, SFTTrainer
 
