@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """The modules that `peft.LoraConfig(target_modules=None)` means for PVC: as for most models, queries and values.
 
-This file travels with checkpoints; PEFT is optional. Importing it takes 0.14 s after the 3.8 s of the model's imports.
+This file travels with checkpoints; PEFT is optional.
 """
 
 LORA_TARGETS = r".*language_model\..*\.(q_proj|v_proj|qkv_proj)"

@@ -365,7 +365,7 @@ class PVCVisionEmbeddings(nn.Module):
 
 
 # Weights that older checkpoints name differently. What is loaded from such a folder is saved under the old names.
-FORMER_NAMES = {r"temporal_gate$": "temporal_gate.weight"}
+FORMER_NAMES = {r"temporal_gate(?!\.)": "temporal_gate.weight"}  # transformers cannot turn a `$` round for saving
 
 
 @auto_docstring

@@ -280,6 +280,8 @@ def test_checkpoints_that_name_the_gates_as_bare_parameters_load(part, tmp_path)
     assert len(gates) == 2
     stored.update({name.removesuffix(".weight"): stored.pop(name) for name in gates})
     save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    loaded = type(part).from_pretrained(tmp_path)
-    for name, value in part.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], value), name
+    for folder in (tmp_path, tmp_path / "again"):
+        loaded = type(part).from_pretrained(folder)
+        for name, value in part.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], value), name
+        loaded.save_pretrained(tmp_path / "again")
