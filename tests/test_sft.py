@@ -277,6 +277,14 @@ def test_no_training_without_the_media(processor, picture, clip, name, tmp_path)
                 sft(None, rows, processor, data_collator, SFTConfig(output_dir=tmp_path, **defaults))
 
 
+@pytest.mark.parametrize("form", ["messages", "prompt"])
+def test_truncated_visual_tokens_raise(processor, picture, form):
+    """The model's message is one that TRL knows and turns into advice about `max_length`."""
+    rows, _ = image_formats(str(picture))["strings" if form == "messages" else "prompt"]
+    with pytest.raises(ValueError, match=r"Mismatch in `image` token count|`max_length` \(20\) is too short"):
+        sft(None, rows, processor, max_length=20)
+
+
 def test_a_frozen_encoder_is_not_recomputed(processor, picture):
     """TRL makes the encoder's embeddings require gradients; with LoRA on the text model alone it still runs once."""
     model = small_model()
