@@ -36,13 +36,12 @@ class LoraArguments(ScriptArguments):
     )
 
 
-def parse(script_arguments: type, config_class: type, **defaults: Any) -> tuple:
-    """The command line, over `--config FILE`, over `defaults` and what media need of the trainer."""
+def parse(script_arguments: type, config_class: type) -> tuple:
+    """Both parts of the command line, over `--config FILE`, over what media need of the trainer."""
     parser = TrlParser((script_arguments, config_class))
     needed = pvc_training_args(config_class, output_dir="", bf16=False)  # bf16 would ask for a GPU here
     names = ("remove_unused_columns", "max_length", "dataset_kwargs")
     parser.set_defaults_with_config(**{name: getattr(needed, name) for name in names if hasattr(needed, name)})
-    parser.set_defaults_with_config(**defaults)
     return parser.parse_args_and_config()
 
 
