@@ -110,7 +110,11 @@ def test_ddp_through_trl(checkpoint, picture, clip, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = str(ROOT / "tests" / "distributed_script.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, script, *arguments], env=environment, check=True, timeout=200)
+    process = subprocess.Popen([*command, script, *arguments], env=environment)
+    try:
+        assert process.wait(timeout=200) == 0
+    finally:
+        process.terminate()  # ends the two workers too
     together = json.loads((tmp_path / "losses.json").read_text())
     alone = train_both(*arguments[:2], tmp_path, world_size=1)
     for name, losses in alone.items():
