@@ -85,7 +85,7 @@ class PVCImageProcessorKwargs(ImagesKwargs, total=False):
 
     crop_to_patches: bool
     min_image_tiles: int
-    max_image_tiles: int | list[int]
+    max_image_tiles: int | list[int] | None
     use_thumbnail: bool
     resample_backend: str
 
@@ -135,12 +135,13 @@ class PVCImageProcessor(PilBackend):
         return_tensors: str | TensorType | None,
         crop_to_patches: bool,
         min_image_tiles: int,
-        max_image_tiles: int | list[int],
+        max_image_tiles: int | list[int] | None,
         use_thumbnail: bool,
         resample_backend: str,
         **kwargs,
     ) -> BatchFeature:
         check_resample_backend(resample_backend, resample)
+        max_image_tiles = self.max_image_tiles if max_image_tiles is None else max_image_tiles
         limits = max_image_tiles if isinstance(max_image_tiles, (list, tuple)) else [max_image_tiles] * len(images)
         if len(limits) != len(images):
             raise ValueError(f"max_image_tiles has {len(limits)} numbers for {len(images)} images.")
@@ -166,7 +167,8 @@ class PVCImageProcessor(PilBackend):
         """Number of tiles, thumbnail included, of an image of that size; `images_kwargs` override the attributes."""
         options = {name: getattr(self, name) for name in PVCImageProcessorKwargs.__annotations__}
         options["size"] = self.size
-        options.update({key: value for key, value in (images_kwargs or {}).items() if key in options})
+        given = (images_kwargs or {}).items()
+        options.update({key: value for key, value in given if key in options and value is not None})
         if not options["crop_to_patches"]:
             return 1
         tile_size = options["size"]["width"]
