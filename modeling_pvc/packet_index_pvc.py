@@ -22,14 +22,18 @@ def import_av():
         raise ImportError("Reading a video needs PyAV: `pip install av`.") from error
 
 
+def pyav_version() -> int:
+    """Its major version."""
+    return int(import_av().__version__.split(".")[0])
+
+
 def open_container(opened: Path | bytes):
     """(container, video stream) of a file or its bytes. Cover pictures are no video. Raises `ValueError` without."""
-    av = import_av()
     # PyAV 19 drops the option, and ignores titles that are not UTF-8 without being asked
-    options = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+    options = {"metadata_errors": "ignore"} if pyav_version() < 19 else {}
     # a playlist must not make the reader open other files, let alone wait for a server
     options["options"] = {"protocol_whitelist": "file"}
-    container = av.open(io.BytesIO(opened) if isinstance(opened, bytes) else str(opened), **options)
+    container = import_av().open(io.BytesIO(opened) if isinstance(opened, bytes) else str(opened), **options)
     for stream in container.streams.video:
         if stream.codec_context is not None and "attached_pic" not in str(stream.disposition).lower():
             return container, stream
