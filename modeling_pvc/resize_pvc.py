@@ -36,7 +36,10 @@ def resize_pixels(
         return np.asarray(pixels)
     if backend == "pil":
         image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-        return np.asarray(image.resize((width, image.height), resample).resize((width, height), resample))
+        for size in ((width, image.height), (width, height)):
+            if image.size != size:  # Pillow would copy it
+                image = image.resize(size, resample)
+        return np.asarray(image)
     values = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))  # torch warns about a read-only array
     # in this order of calls the layout is channels last for torch, which then neither unpacks nor packs pixels
     resized = torch.nn.functional.interpolate(
