@@ -1,14 +1,16 @@
 """Time from file to model input, PVC's processors against a straightforward implementation of the reference procedure.
 
-    OMP_NUM_THREADS=4 python benchmarks/preprocess.py --image photo.jpg --video clip.mp4
+    OMP_NUM_THREADS=4 taskset -c 0-3 python benchmarks/preprocess.py --image photo.jpg --video clip.mp4
 
-Both run in turns in one process, so that a busy machine slows both; read the ratios, not the milliseconds. The long
-and the large inputs are made on the fly. The reference decodes with decord, as OpenGVLab's code does, or with PyAV
-from the start where decord is missing. Its arithmetic runs on one thread, the fastest for tensors of a tile's size.
+Both run in turns in one process, so that a busy machine slows both; read the ratios, not the milliseconds, and those
+of several threads only where the load is below their number. Pictures of many sizes, a 4K video and one of an hour
+are made once and kept in `--folder`. The reference decodes with decord, as OpenGVLab's code does, or with PyAV from
+the start where decord is missing. Its arithmetic runs on one thread, the fastest for tensors of a tile's size.
 """
 
 import argparse
 import importlib.util
+import os
 import platform
 import statistics
 import tempfile
@@ -29,6 +31,8 @@ from modeling_pvc.video_processing_pvc import sample_frame_indices
 
 
 TILE = 448
+# 12 tiles each but for the last two, of 8 and 9
+IMAGE_SIZES = [(640, 480), (1000, 747), (1600, 1200), (3000, 4000), (4000, 3000), (1920, 1080), (8000, 8000)]
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
@@ -70,8 +74,21 @@ def decode(path: Path, num_frames: int) -> list[Image.Image]:
         return [frame.to_image() for i, frame in enumerate(container.decode(video=0)) if i in wanted]
 
 
+def write_photo(path: Path, width: int, height: int) -> Path:
+    """A smooth picture with the noise of a camera, so that its JPEG is as large as a photograph's."""
+    if path.exists():
+        return path
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
+    noise = rng.normal(0, 4, (height, width, 1)).astype(np.int16)
+    Image.fromarray((np.asarray(smooth) + noise).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    return path
+
+
 def write_clip(path: Path, width: int, height: int, seconds: int, repeats: int = 1) -> Path:
     """A moving picture with noise; `repeats` copies of it follow one another."""
+    if path.exists():
+        return path
     rate, packets = 25, []
     y, x = np.mgrid[:height, :width]
     noise = np.random.default_rng(0).integers(0, 24, (height, width, 3), dtype=np.uint8)
@@ -112,18 +129,14 @@ def compare(name: str, reference: Callable[[], object], candidates: dict[str, Ca
 
 
 def benchmark_images(folder: Path, given: list[Path], repeats: int) -> None:
-    rng = np.random.default_rng(0)
-    small = Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
-    paths = list(given)
-    for width, height in [(1000, 1000), (3840, 2160), (8000, 8000)]:
-        paths.append(folder / f"{width}x{height}.jpg")
-        small.resize((width, height), Image.BICUBIC).save(paths[-1], quality=90)
+    paths = [*given, *(write_photo(folder / f"{w}x{h}.jpg", w, h) for w, h in IMAGE_SIZES)]
     exact, fast = PVCImageProcessor(resample_backend="pil"), PVCImageProcessor(resample_backend="torch")
     deferred = {"do_rescale": False, "do_normalize": False}
     print("| image, up to 12 tiles | reference | pil | torch | torch, uint8 |\n|---|---|---|---|---|")
     for path in paths:
         with Image.open(path) as image:
-            name = f"{image.width}x{image.height}"
+            columns, rows = choose_grid(*image.size, TILE, 1, 12)
+            name = f"{image.width}x{image.height} {image.format}, {columns * rows} tiles"
         candidates = {
             "pil": lambda path=path: exact(path, return_tensors="pt"),
             "torch": lambda path=path: fast(path, return_tensors="pt"),
@@ -162,13 +175,16 @@ def main() -> None:
         "--image", type=Path, action="append", default=[], help="an image of your own; may be repeated"
     )
     parser.add_argument("--video", type=Path, action="append", default=[], help="a video of your own; may be repeated")
+    folder = Path(tempfile.gettempdir()) / "pvc-preprocess"
+    parser.add_argument("--folder", type=Path, default=folder, help=f"where made inputs are kept (default: {folder})")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, of which the median counts (default: 5)")
     options = parser.parse_args()
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, Pillow {Image.__version__}"
-    print(f"{torch.get_num_threads()} threads, {versions}, PyAV {av.__version__}\n")
-    with tempfile.TemporaryDirectory() as folder:
-        benchmark_images(Path(folder), options.image, options.repeats)
-        benchmark_videos(Path(folder), options.video, options.repeats)
+    print(f"{torch.get_num_threads()} threads, {versions}, PyAV {av.__version__}, load {os.getloadavg()[0]:.1f}\n")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    benchmark_images(options.folder, options.image, options.repeats)
+    benchmark_videos(options.folder, options.video, options.repeats)
+    print(f"\nload {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

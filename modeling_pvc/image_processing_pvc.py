@@ -23,7 +23,7 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType, auto_docstring
 
 from .pictures_pvc import load_image, to_rgb, to_uint8_pixels
-from .resize_pvc import FrameWriter, check_resample_backend, common_size, image_size, resize_pixels, run_parallel
+from .resize_pvc import FrameWriter, check_resample_backend, common_size, image_size, run_parallel, write_tiles
 
 
 @functools.cache
@@ -85,7 +85,7 @@ class PVCImageProcessorKwargs(ImagesKwargs, total=False):
 
     crop_to_patches: bool
     min_image_tiles: int
-    max_image_tiles: int | list[int]
+    max_image_tiles: int | list[int] | None
     use_thumbnail: bool
     resample_backend: str
 
@@ -135,12 +135,13 @@ class PVCImageProcessor(PilBackend):
         return_tensors: str | TensorType | None,
         crop_to_patches: bool,
         min_image_tiles: int,
-        max_image_tiles: int | list[int],
+        max_image_tiles: int | list[int] | None,
         use_thumbnail: bool,
         resample_backend: str,
         **kwargs,
     ) -> BatchFeature:
         check_resample_backend(resample_backend, resample)
+        max_image_tiles = self.max_image_tiles if max_image_tiles is None else max_image_tiles
         limits = max_image_tiles if isinstance(max_image_tiles, (list, tuple)) else [max_image_tiles] * len(images)
         if len(limits) != len(images):
             raise ValueError(f"max_image_tiles has {len(limits)} numbers for {len(images)} images.")
@@ -155,23 +156,19 @@ class PVCImageProcessor(PilBackend):
         moments = (do_rescale, rescale_factor, do_normalize, image_mean, image_std)
         writer = FrameWriter(sum(counts), height, width, *moments)
 
-        if resample_backend == "torch":
-            images = run_parallel(np.array, images)  # once for tiles and thumbnail
-
-        def resize(part: tuple[Image.Image | np.ndarray, int, int]) -> np.ndarray:
-            image, columns, rows = part
-            return resize_pixels(image, columns * width, rows * height, resample, resample_backend)
-
-        canvases = run_parallel(resize, list(_parts(images, grids, counts)))
-        tiles = [tile for canvas in canvases for tile in _cut(canvas, width, height)]
-        run_parallel(lambda i: writer.write(i, tiles[i]), range(len(tiles)))
+        first = 0
+        for image, (columns, rows), count in zip(images, grids, counts, strict=True):
+            thumbnail = [(1, 1)] if count > columns * rows else []
+            write_tiles(writer, first, image, [(columns, rows), *thumbnail], resample, resample_backend)
+            first += count
         return BatchFeature({"pixel_values": writer.values, "num_patches": counts}, tensor_type=return_tensors)
 
     def get_number_of_image_patches(self, height: int, width: int, images_kwargs: dict | None = None) -> int:
         """Number of tiles, thumbnail included, of an image of that size; `images_kwargs` override the attributes."""
         options = {name: getattr(self, name) for name in PVCImageProcessorKwargs.__annotations__}
         options["size"] = self.size
-        options.update({key: value for key, value in (images_kwargs or {}).items() if key in options})
+        given = (images_kwargs or {}).items()
+        options.update({key: value for key, value in given if key in options and value is not None})
         if not options["crop_to_patches"]:
             return 1
         tile_size = options["size"]["width"]
@@ -192,21 +189,6 @@ def _fill(item: Any, leaves: Iterator[Any]) -> Any:
     if isinstance(item, (list, tuple)):
         return [_fill(element, leaves) for element in item if element is not None]
     return next(leaves)
-
-
-def _parts(images: list, grids: list[tuple[int, int]], counts: list[int]) -> Iterator[tuple]:
-    """(image, columns, rows) for every resize there is to do: the tiles of an image, then its thumbnail."""
-    for image, (columns, rows), count in zip(images, grids, counts, strict=True):
-        yield image, columns, rows
-        if count > columns * rows:
-            yield image, 1, 1
-
-
-def _cut(canvas: np.ndarray, width: int, height: int) -> Iterator[np.ndarray]:
-    """The tiles of that size, in raster order."""
-    for y in range(0, canvas.shape[0], height):
-        for x in range(0, canvas.shape[1], width):
-            yield canvas[y : y + height, x : x + width]
 
 
 __all__ = ["PVCImageProcessor"]

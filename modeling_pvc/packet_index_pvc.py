@@ -13,6 +13,7 @@ EXACT_COUNT_FORMATS = ("mov", "mp4")
 TOLERATED_LOSS = 0.02
 # Formats whose duration is written in the header rather than found at the end of the data.
 HEADER_DURATION_FORMATS = ("matroska,webm", "flv", "asf")
+SEGMENT_ID = bytes.fromhex("18538067")  # of the element that holds all data of a Matroska or WebM file (RFC 9559)
 
 
 def import_av():
@@ -22,14 +23,18 @@ def import_av():
         raise ImportError("Reading a video needs PyAV: `pip install av`.") from error
 
 
+def pyav_version() -> int:
+    """Its major version."""
+    return int(import_av().__version__.split(".")[0])
+
+
 def open_container(opened: Path | bytes):
     """(container, video stream) of a file or its bytes. Cover pictures are no video. Raises `ValueError` without."""
-    av = import_av()
     # PyAV 19 drops the option, and ignores titles that are not UTF-8 without being asked
-    options = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+    options = {"metadata_errors": "ignore"} if pyav_version() < 19 else {}
     # a playlist must not make the reader open other files, let alone wait for a server
     options["options"] = {"protocol_whitelist": "file"}
-    container = av.open(io.BytesIO(opened) if isinstance(opened, bytes) else str(opened), **options)
+    container = import_av().open(io.BytesIO(opened) if isinstance(opened, bytes) else str(opened), **options)
     for stream in container.streams.video:
         if stream.codec_context is not None and "attached_pic" not in str(stream.disposition).lower():
             return container, stream
@@ -92,6 +97,8 @@ class PacketIndex:
             self.has_open_groups = usable and _has_open_groups(entries)
             self.fps = self._frame_rate(float(stream.average_rate or stream.guessed_rate or 0))
             declared = (container.duration or 0) / 1_000_000
+        if self.container_format == "matroska,webm":
+            self._check_size(opened, len(entries))
         if self.container_format in HEADER_DURATION_FORMATS and usable and self.times[-1] < 0.9 * declared:
             self._check_duration(opened, declared)
 
@@ -111,11 +118,23 @@ class PacketIndex:
         # AVI numbers packets in decoding order, and these codecs reorder
         return self.container_format == "avi" and self.codec in ("h264", "hevc")
 
+    def _check_size(self, opened: Path | bytes, listed: int) -> None:
+        declared, size = _segment_end(opened), len(opened) if isinstance(opened, bytes) else opened.stat().st_size
+        if size < declared:
+            raise ValueError(
+                f"it is truncated: its header says {declared} bytes, there are {size}, which end after frame "
+                f"{listed - 1}"
+            )
+
     def _check_duration(self, opened: Path | bytes, declared: float) -> None:
         """The picture may end before the sound does; the file may not."""
         container, _ = open_container(opened)
         with container:
-            last = max(float(packet.pts * packet.time_base) for packet in container.demux() if packet.pts is not None)
+            last = max(
+                float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                for packet in container.demux()
+                if packet.pts is not None
+            )
         if last < 0.95 * declared - 1:
             raise ValueError(
                 f"it is truncated: its header says {declared:.2f} s, its data ends at {last:.2f} s, after frame "
@@ -128,6 +147,28 @@ class PacketIndex:
             return declared
         measured = (len(self.times) - 1) / (self.times[-1] - self.times[0])
         return declared if abs(declared - measured) <= 0.02 * measured else measured
+
+
+def _segment_end(opened: Path | bytes) -> int:
+    """Where the data of a Matroska or WebM file ends by its own account; 0 if it does not say."""
+    if isinstance(opened, bytes):
+        head = opened[:128]
+    else:
+        with open(opened, "rb") as file:
+            head = file.read(128)
+    start, size, _ = _sized(head, 4)
+    if head[start + size : start + size + 4] != SEGMENT_ID:
+        return 0
+    start, size, is_unknown = _sized(head, start + size + 4)
+    return 0 if is_unknown else start + size
+
+
+def _sized(data: bytes, at: int) -> tuple[int, int, bool]:
+    """Where the content of an EBML element begins, whose size is written at `at`; its size, and if that is unknown."""
+    length = 9 - int.from_bytes(data[at : at + 1]).bit_length()
+    ones = (1 << 7 * length) - 1
+    size = int.from_bytes(data[at : at + length]) & ones
+    return at + length, size, size == ones
 
 
 def _is_invisible(packet) -> bool:

@@ -56,8 +56,17 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
 """
 
-# Sampling options that a content block may carry for its own video.
-VIDEO_BLOCK_OPTIONS = ("num_frames", "fps", "max_frames", "start", "end")
+# Options that a content block may carry for its own image or video.
+BLOCK_OPTIONS = {"image": ("max_image_tiles",), "video": ("num_frames", "fps", "max_frames", "start", "end")}
+BLOCK_KEYS = ("type", "text", "image", "video", "url", "path", "base64")
+
+
+@dataclasses.dataclass
+class LimitedImage:
+    """An image of a content block that says how many tiles it may take."""
+
+    source: Any
+    max_image_tiles: int
 
 
 class PVCProcessorKwargs(ProcessingKwargs, total=False):
@@ -138,6 +147,7 @@ class PVCProcessor(ProcessorMixin):
     ) -> BatchFeature:
         # not in PVCProcessorKwargs, where transformers 5.19 knows the options of the parts only
         limit, budget = kwargs.pop("max_visual_tokens", None), None
+        images, kwargs = self._apply_tile_limits(images, kwargs)
         limit = self.max_visual_tokens if limit is None else limit
         if limit is not None and not (images is None and videos is None):
             images, text, videos, audio = self.prepare_inputs_layout(images, text, videos, audio, **kwargs)
@@ -197,10 +207,25 @@ class PVCProcessor(ProcessorMixin):
     def apply_chat_template(self, conversation: list, *args, **kwargs):
         """[`~ProcessorMixin.apply_chat_template`] for messages whose blocks may carry options and None-valued keys.
 
-        A video block may hold the options in `VIDEO_BLOCK_OPTIONS` for its own video. Raises `ValueError` for blocks
-        that are neither text, image nor video.
+        A block may hold the options in `BLOCK_OPTIONS` for its own image or video. Raises `ValueError` for other
+        options, and for blocks that are neither text, image nor video.
         """
         return super().apply_chat_template(_normalize_messages(conversation), *args, **kwargs)
+
+    def _apply_tile_limits(self, images: Any, kwargs: dict) -> tuple[Any, dict]:
+        """The images without their own limits, and the options with a limit for each of them."""
+        own: list[int | None] = []
+        images = _take_limits(images, own)
+        if all(limit is None for limit in own):
+            return images, kwargs
+        options = self._merge_kwargs(PVCProcessorKwargs, tokenizer_init_kwargs={}, **kwargs)["images_kwargs"]
+        given = self._most_tiles(options)
+        given = given if isinstance(given, (list, tuple)) else [given] * len(own)
+        if len(given) != len(own):
+            raise ValueError(f"max_image_tiles has {len(given)} numbers for {len(own)} images.")
+        limits = [limit if mine is None else mine for mine, limit in zip(own, given)]
+        kwargs = {key: value for key, value in kwargs.items() if key != "max_image_tiles"}
+        return images, {**kwargs, "images_kwargs": {**kwargs.get("images_kwargs", {}), "max_image_tiles": limits}}
 
     def _fit_conversations(self, images, text, videos, max_tokens: int, kwargs: dict):
         """Limits the tiles and frames of every conversation.
@@ -235,7 +260,7 @@ class PVCProcessor(ProcessorMixin):
     def _image_item(self, position: int, image: Any, kwargs: dict) -> BudgetItem:
         pixels = self.image_processor.process_image(image, input_data_format=kwargs.get("input_data_format"))
         width, height = image_size(pixels)
-        most = kwargs.get("max_image_tiles", self.image_processor.max_image_tiles)
+        most = self._most_tiles(kwargs)
         most = most[position] if isinstance(most, (list, tuple)) else most
 
         def fit(limit: int | None) -> int:
@@ -244,6 +269,10 @@ class PVCProcessor(ProcessorMixin):
             return self.image_processor.get_number_of_image_patches(height, width, options)
 
         return BudgetItem("tiles", fit(None), self.image_repeats * self.tokens_per_step, fit)
+
+    def _most_tiles(self, kwargs: dict) -> int | list[int]:
+        most = kwargs.get("max_image_tiles")
+        return self.image_processor.max_image_tiles if most is None else most
 
     def _tile_limit(self, tiles: int, kwargs: dict) -> int:
         """`max_image_tiles` that keeps an image within so many tiles, its thumbnail counted."""
@@ -291,6 +320,17 @@ def _is_empty(images: Any) -> bool:
     return isinstance(images, (list, tuple)) and all(_is_empty(item) for item in images)
 
 
+def _take_limits(images: Any, limits: list[int | None]) -> Any:
+    """The images without their own limits, which go into `limits`, one entry for each image."""
+    if isinstance(images, (list, tuple)):
+        return [_take_limits(image, limits) for image in images]
+    if images is None:
+        return None
+    limited = isinstance(images, LimitedImage)
+    limits.append(images.max_image_tiles if limited else None)
+    return images.source if limited else images
+
+
 def _normalize_messages(conversation: list) -> list:
     """A copy of one conversation or a batch of them, with one media source per block (`_normalize_block`)."""
     if isinstance(conversation, (list, tuple)):
@@ -301,18 +341,29 @@ def _normalize_messages(conversation: list) -> list:
 
 
 def _normalize_block(block: dict) -> dict:
-    """Drops None values, which data sets put in absent keys, and ties a video to its own sampling options."""
+    """Drops None values, which data sets put in absent keys, and ties an image or video to its own options."""
     block = {key: value for key, value in block.items() if value is not None}
     kind = block["type"]
     if kind in ("text", "image_url"):
         return block
-    if kind not in ("image", "video"):
+    if kind not in BLOCK_OPTIONS:
         raise ValueError(f"PVC reads text, image and video blocks, not {kind!r}.")
+    options = {key: value for key, value in block.items() if key not in BLOCK_KEYS}
+    unknown = options.keys() - set(BLOCK_OPTIONS[kind])
+    if unknown:
+        raise ValueError(
+            f"Unknown options {sorted(unknown)} in a content block; {kind} blocks may have "
+            f"{', '.join(BLOCK_OPTIONS[kind])}."
+        )
     source = block_source(block)
+    if source is None and options:
+        raise ValueError(f"The options {options} stand in a block without {kind!r}; pass them to the call.")
     if source is None:
         return {"type": kind}
     if kind == "video":
-        source = VideoSource(source, {key: block[key] for key in VIDEO_BLOCK_OPTIONS if key in block})
+        source = VideoSource(source, options)
+    elif options:
+        source = LimitedImage(source, **options)
     return {"type": kind, kind: source}
 
 

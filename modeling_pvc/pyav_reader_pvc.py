@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .packet_index_pvc import PacketIndex, import_av, open_container
+from .packet_index_pvc import PacketIndex, import_av, open_container, pyav_version
 from .video_reader_pvc import DamagedVideoError, VideoReader
 
 
@@ -189,8 +189,10 @@ def _next(waiting: queue.SimpleQueue):
 def to_rgb_array(frame) -> np.ndarray:
     """A decoded frame, turned as its rotation metadata says -> uint8[height, width, 3]"""
     source = _progressive(frame) if frame.interlaced_frame else frame
-    # FFmpeg's own default, which PyAV's is not; it matters for pixels of more than 8 bits
-    pixels = source.to_ndarray(format="rgb24", interpolation="BICUBIC")
+    # PyAV 17 starts a thread per processor for every frame, which costs more than a frame's conversion
+    threads = {"threads": 1} if pyav_version() >= 17 else {}
+    # FFmpeg's own default filter, which PyAV's is not; it matters for pixels of more than 8 bits
+    pixels = source.to_ndarray(format="rgb24", interpolation="BICUBIC", **threads)
     return np.ascontiguousarray(np.rot90(pixels, k=round(frame.rotation / 90) % 4))
 
 

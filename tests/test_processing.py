@@ -177,6 +177,39 @@ def test_each_video_block_has_its_own_options(processor, clip):
     assert str(messages) == before
 
 
+def test_each_image_block_has_its_own_limit_of_tiles(processor):
+    image = picture(410, 300)  # its grids: 2 x 2, 3 x 2, 4 x 3; each with a thumbnail
+    blocks = [{"type": "image", "image": image, "max_image_tiles": 6}, {"type": "image", "image": image}, "?"]
+    messages = [user(*blocks), user("no image"), user({"type": "image", "image": image, "max_image_tiles": 1})]
+
+    def tiles(*given, **options):
+        inputs = tokens_of(processor, list(given), **options)
+        return [n // (processor.image_repeats * processor.tokens_per_step) for n in visual_tokens(processor, inputs)]
+
+    assert tiles(*messages) == tiles(*messages, max_image_tiles=None) == [7 + 13, 0, 1]
+    assert tiles(*messages, max_image_tiles=4) == [7 + 5, 0, 1]
+    assert tiles(*messages, images_kwargs={"max_image_tiles": [12, 4, 12]}) == [7 + 5, 0, 1]
+    one = {"type": "image", "image": image, "max_image_tiles": 4}
+    assert tiles(user(one, {**one, "max_image_tiles": None})) == [5 + 13]
+    with pytest.warns(UserWarning, match=r"reduces the media: 7 -> \d+ tiles, 13 -> \d+ tiles"):
+        assert tiles(messages[0], max_visual_tokens=40)[0] <= 10
+    with pytest.raises(ValueError, match="max_image_tiles=0"):
+        tiles(user({**one, "max_image_tiles": 0}))
+    with pytest.raises(ValueError, match="1 numbers for 2 images"):
+        tiles(user(one, one), max_image_tiles=[1])
+
+
+def test_options_that_a_block_may_not_have(processor, clip):
+    for block, message in [
+        ({"type": "image", "image": "a.png", "num_frames": 3}, r"\['num_frames'\].*image blocks may have max_image_t"),
+        ({"type": "video", "video": clip, "max_image_tiles": 3}, r"\['max_image_tiles'\].*video blocks may have num"),
+        ({"type": "video", "video": clip, "frames": 3}, r"Unknown options \['frames'\]"),
+        ({"type": "video", "num_frames": 3}, "stand in a block without 'video'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            tokens_of(processor, user(block))
+
+
 def test_budget_of_a_conversation(processor, clip):
     messages = [
         user({"type": "image", "image": picture(400, 300)}, {"type": "video", "video": clip, "num_frames": 32}),
@@ -209,6 +242,23 @@ def test_deferred_normalisation(processor, clip):
     options = {"do_rescale": False, "do_normalize": False, "num_frames": 2, "return_tensors": "pt"}
     inputs = processor(images=[picture(60, 40)], text=IMAGE + VIDEO, videos=[clip], **options)
     assert inputs["pixel_values"].dtype == inputs["pixel_values_videos"].dtype == torch.uint8
+
+
+def test_raw_frames_give_the_same_logits_for_a_quarter_of_the_bytes(processor, model, clip):
+    image = picture(60, 40)
+
+    def run(**options):
+        inputs = processor(
+            images=[image], text=IMAGE + VIDEO, videos=[clip], num_frames=3, return_tensors="pt", **options
+        )
+        with torch.no_grad():
+            logits = model(**inputs).logits
+        return logits, inputs["pixel_values"].nbytes + inputs["pixel_values_videos"].nbytes
+
+    logits, size = run()
+    raw_logits, raw_size = run(do_rescale=False, do_normalize=False)
+    assert torch.equal(raw_logits, logits)  # the model's arithmetic is the processor's, operation by operation
+    assert size == 4 * raw_size
 
 
 def test_placeholders_must_match_the_media(processor, clip):

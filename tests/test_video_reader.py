@@ -176,6 +176,7 @@ def broken_files(folder: Path, clips) -> list[Path]:
         "truncated.mp4": whole[: len(whole) * 6 // 10],
         "headless.mp4": clips("h264.mp4").read_bytes()[:3000],
         "truncated.mkv": matroska[: len(matroska) // 2],
+        "short.mkv": clips("h264.mkv").read_bytes()[:-2000],
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -196,6 +197,8 @@ def test_broken_files_are_named(tmp_path, clips):
                     open_video(path, backend).frames([0])
     with pytest.raises(ValueError, match="header says 40 frames, its data ends after frame"):
         open_video(tmp_path / "truncated.mp4")
+    with pytest.raises(ValueError, match=r"header says \d+ bytes, there are \d+, which end after frame \d+"):
+        open_video(tmp_path / "short.mkv")
     with pytest.raises(ValueError, match="no video stream"):
         open_video(tmp_path / "audio.m4a")
     with pytest.raises(FileNotFoundError, match="missing"):
@@ -228,6 +231,27 @@ def test_damage_is_named_with_its_frame(tmp_path):
     assert read_barcode(reader.frames([2])[0]) == 2
     with pytest.raises(ValueError, match=r"frame \d+ of the 60 frames of .*damaged.mp4 with pyav"):
         reader.frames(range(60))
+
+
+def test_long_last_frames_are_no_truncation(tmp_path):
+    with av.open(str(tmp_path / "slides.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0", "tune": "zerolatency"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for i in range(5):
+            frame = av.VideoFrame.from_ndarray(barcode(i), format="rgb24")
+            frame.pts = 500 * i
+            for packet in stream.encode(frame):
+                packet.duration = 500  # 20 s
+                container.mux(packet)
+    assert [read_barcode(frame) for frame in open_video(tmp_path / "slides.mkv").frames(range(5))] == list(range(5))
+
+
+def test_decord_and_tiny_frames(tmp_path):
+    skip_unless_working("decord")
+    path = write_clip(tmp_path / "tiny.mp4", [np.full((2, 2, 3), 90, np.uint8)] * 3)
+    assert open_video(path).frames([1])[0].shape == (2, 2, 3)
+    with pytest.raises(ValueError, match=r"tiny.mp4 with decord: .*array of shape \[2, 2, \d+\]"):
+        open_video(path, "decord").frames([1])
 
 
 def test_backend_names(clips, caplog, monkeypatch):
