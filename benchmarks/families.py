@@ -200,7 +200,7 @@ class SmolVLM(Family):
         return {"pixel_values": frames[None]}
 
     def features(self, model: PreTrainedModel, media: dict[str, torch.Tensor]) -> torch.Tensor:
-        return model.get_image_features(**media).pooler_output[0]
+        return torch.cat(list(model.get_image_features(**media).pooler_output))
 
 
 def raw_frames(count: int, device: torch.device) -> torch.Tensor:
