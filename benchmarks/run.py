@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> str:
     body = f"{describe(options, facts, limits)}\n\n{tables}"
     print(body)
     if options.json:
-        options.json.write_text(json.dumps(report(options, facts, limits, bench.rows), indent=1))
+        options.json.write_text(json.dumps(report(options, facts, limits, bench.rows, tables), indent=1))
     marker = f"{options.suite}:{options.shape}:{device.type}"
     if f"<!-- {marker} -->" in options.docs.read_text():
         write_section(options.docs, marker, body)
@@ -77,7 +77,7 @@ def describe(options: argparse.Namespace, facts: dict, limits: Limits) -> str:
     )
 
 
-def report(options: argparse.Namespace, facts: dict, limits: Limits, rows: list[Row]) -> dict:
+def report(options: argparse.Namespace, facts: dict, limits: Limits, rows: list[Row], tables: str) -> dict:
     contestants = [
         {
             "row": row.label,
@@ -100,6 +100,7 @@ def report(options: argparse.Namespace, facts: dict, limits: Limits, rows: list[
         "limits": limits._asdict(),
         "results": contestants,
         "skipped": skipped,
+        "tables": tables,
     }
 
 

@@ -30,7 +30,7 @@ def run(bench: Bench, shape: Shape) -> str:
     for make, contestants in ((eager, families), (compiled, families[:COMPILED_FAMILIES])):
         specs = [_spec(contestants, model, bench, frames, make) for frames in FRAMES]
         rows = bench.compare_all(specs)
-        tables.append(comparison(f"{make.__name__}, cache of", rows, {"tokens/s": _rates(rows)}))
+        tables.append(comparison("cache of", rows, {"tokens/s": _rates(rows)}))
     return "\n\n".join(tables)
 
 
@@ -45,7 +45,7 @@ def _spec(families: list[Family], model: PreTrainedModel, bench: Bench, frames: 
         (STEPS * text_flops(text, 1, past), STEPS * decode_bytes(text, past, bench.dtype)) for past in lengths.values()
     ]
     setup = COMPILE_SECONDS * len(families) if make is compiled else 0.0
-    return Spec(f"{frames} frames", costs, partial(_cases, model, bench, lengths, costs, make), setup)
+    return Spec(f"{frames} frames, {make.__name__}", costs, partial(_cases, model, bench, lengths, costs, make), setup)
 
 
 def _cases(model: PreTrainedModel, bench: Bench, lengths: dict[str, int], costs, make) -> list[Case]:

@@ -40,7 +40,7 @@ def run(bench: Bench, shape: Shape) -> str:
         ):
             make = partial(_cases, model, processor, pictures, bench, label, count, seen, costs)
             specs.append(Spec(f"{label} after {count}", costs, make))
-    return comparison("", bench.compare_all(specs))
+    return comparison("stream", bench.compare_all(specs))
 
 
 def _frame_costs(shape: Shape, frame: int, count: int) -> list[tuple[float, float]]:
