@@ -6,6 +6,7 @@ counted by torch while the warm-up runs; causal attention counts in full, for ev
 """
 
 import statistics
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -105,31 +106,41 @@ class Bench:
 
     def compare_all(self, specs: list[Spec]) -> list[Row]:
         """Rows in the order given, measured from the cheapest on, so that the time goes to as many as possible."""
-        rows = {spec.label: self.compare(spec) for spec in sorted(specs, key=self.estimate)}
+        rows = {spec.label: self.compare(spec) for spec in sorted(specs, key=lambda spec: self.estimate(spec.costs))}
         return [rows[spec.label] for spec in specs]
 
-    def estimate(self, spec: Spec) -> float:
-        """Seconds of one round, from the share of the limit reached so far."""
-        return sum(self.limits.least_seconds(*cost) for cost in spec.costs) * self.spent / self.least
+    def estimate(self, costs: list[tuple[float, float]]) -> float:
+        """Seconds of calls with such (FLOPs, bytes moved), from the share of the limit reached so far."""
+        return sum(self.limits.least_seconds(*cost) for cost in costs) * self.spent / self.least
+
+    def afford(self, label: str, costs: list[tuple[float, float]], measure: Callable[[], str]) -> str:
+        """What `measure` says, for what is no row; or that there is no time for its calls, of these `costs`."""
+        needed = self.estimate(costs)
+        if needed > self.left:
+            return f"{label}: not run: estimated {needed:.0f} s"
+        began = time.perf_counter()
+        text = measure()
+        self.left -= time.perf_counter() - began
+        return text
 
     def compare(self, spec: Spec) -> Row:
         """Measures one row, if a warm-up and at least three rounds fit the time left."""
-        round_seconds = self.estimate(spec)
+        round_seconds = self.estimate(spec.costs)
         generous = round_seconds * (1 + self.repeats) <= self.left * GENEROUS
         repeats = self.repeats if generous else min(FEWEST_REPEATS, self.repeats)
         needed = spec.setup_seconds + round_seconds * (1 + repeats)
         row = Row(spec.label)
         if needed <= self.left:
-            self.left -= seconds_of(lambda: self._measure(row, spec.cases(), repeats), self.device)
+            self.left -= seconds_of(lambda: self._measure(row, spec, repeats), self.device)
         else:
             row.skipped = f"not run: estimated {needed:.0f} s"
         self.rows.append(row)
         return row
 
-    def _measure(self, row: Row, cases: list[Case], repeats: int) -> None:
-        progress = tqdm(total=len(cases) * (1 + repeats), desc=row.label, leave=False)
+    def _measure(self, row: Row, spec: Spec, repeats: int) -> None:
+        progress = tqdm(total=len(spec.costs) * (1 + repeats), desc=row.label, leave=False)
         try:
-            row.results = self._rounds(cases, repeats, progress)
+            row.results = self._rounds(spec.cases(), repeats, progress)
         except torch.OutOfMemoryError:
             row.skipped = "not run: out of memory"
         finally:

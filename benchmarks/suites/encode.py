@@ -36,20 +36,16 @@ def run(bench: Bench, shape: Shape) -> str:
     specs = []
     for count in TILES:
         costs = [(count * tile, 0), (count * repeats * frame, 0), (count * rival_frame, 0)]
-        specs.append(
-            Spec(
-                f"{count} tile{'s' * (count > 1)}", costs, partial(_tiles, model, rival, pixels, count, repeats, costs)
-            )
-        )
+        label = f"{count} tile{'s' * (count > 1)}"
+        specs.append(Spec(label, costs, partial(_tiles, model, rival, pixels, count, repeats, costs)))
     for count in FRAMES:
         costs = [(count * frame, 0), (count * rival_frame, 0)]
-        specs.append(
-            Spec(f"{count} frames", costs, partial(_frames, ours, theirs, model, rival, pixels, count, costs))
-        )
-    rows = bench.compare_all(specs)
+        make = partial(_frames, ours, theirs, model, rival, pixels, count, costs)
+        specs.append(Spec(f"{count} frames", costs, make))
     count = 64 if bench.device.type == "cuda" else 4
-    shares = [breakdown(bench, model, rival, pixels(count), count)]
-    return "\n\n".join([comparison("input", rows), *shares])
+    costs = [(2 * count * frame, 0), (2 * count * rival_frame, 0)]
+    shares = bench.afford("parts", costs, lambda: breakdown(bench, model, rival, pixels(count)))
+    return f"{comparison('input', bench.compare_all(specs))}\n\n{shares}"
 
 
 def _pixels(family: Family, bench: Bench, count: int) -> torch.Tensor:
@@ -83,7 +79,7 @@ def _cases(runs, costs, models, pixels) -> list[Case]:
     ]
 
 
-def breakdown(bench: Bench, model: PreTrainedModel, rival: PreTrainedModel, frames: torch.Tensor, count: int) -> str:
+def breakdown(bench: Bench, model: PreTrainedModel, rival: PreTrainedModel, frames: torch.Tensor) -> str:
     """Where the time of encoding one video goes, part by part, in PVC and in InternVL-HF; a pass of its own."""
 
     def clock() -> float:
@@ -91,7 +87,7 @@ def breakdown(bench: Bench, model: PreTrainedModel, rival: PreTrainedModel, fram
             torch.cuda.synchronize(bench.device)
         return time.perf_counter()
 
-    columns = []
+    columns: list[dict[str, float]] = []
     for spans, encode in (
         (pvc_spans(model), lambda: model.get_video_features(frames[None])),
         (internvl_spans(rival), lambda: rival.get_image_features(frames)),
@@ -99,27 +95,21 @@ def breakdown(bench: Bench, model: PreTrainedModel, rival: PreTrainedModel, fram
         with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
             flops = parts_of(spans, encode, counter.get_total_flops)
         columns += [parts_of(spans, encode, clock), flops]
-    lines = []
-    for name in ["whole", *list(columns[0])[1:]]:
-        cells = []
-        for seconds, flops in (columns[:2], columns[2:]):
-            there = name in seconds
-            cells += [
-                f"{1e3 * seconds[name]:.0f}" if there else "",
-                f"{seconds[name] / seconds['whole']:.1%}" if there else "",
-            ]
-            cells += [f"{flops[name] / flops['whole']:.2%}" if there else ""]
-        lines.append([name, *cells])
-    header = [
-        f"{count} frames",
-        "PVC, ms",
-        "of its time",
-        "of its FLOPs",
-        "InternVL-HF, ms",
-        "of its time",
-        "of its FLOPs",
-    ]
+    lines = [[name, *_part(name, *columns[:2]), *_part(name, *columns[2:])] for name in columns[0]]
+    header = [f"{len(frames)} frames"]
+    for name in ("PVC", "InternVL-HF"):
+        header += [f"{name}, ms", "of its time", "of its FLOPs"]
     return markdown(header, lines)
+
+
+def _part(name: str, seconds: dict[str, float], flops: dict[str, float]) -> list[str]:
+    if name not in seconds:
+        return ["", "", ""]
+    return [
+        f"{1e3 * seconds[name]:.0f}",
+        f"{seconds[name] / seconds['whole']:.1%}",
+        f"{flops[name] / flops['whole']:.2%}",
+    ]
 
 
 def parts_of(spans, encode, clock) -> dict[str, float]:
