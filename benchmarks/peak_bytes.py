@@ -2,6 +2,7 @@
 """Peak memory by accounting: every tensor's storage is counted while it lives. Exact, and works without the memory."""
 
 import weakref
+from collections.abc import Iterable
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,7 +20,17 @@ class PeakBytes(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.live: dict[int, int] = {}
-        self.current = self.peak = 0
+        self.current = self.peak = self.held = 0
+
+    def hold(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Counts tensors that are there before, such as weights; `peak_above_held` is the peak without them."""
+        for tensor in tensors:
+            self._count(tensor.untyped_storage())
+        self.held = self.current
+
+    @property
+    def peak_above_held(self) -> int:
+        return self.peak - self.held
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         output = function(*args, **(kwargs or {}))
