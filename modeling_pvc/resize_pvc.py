@@ -123,6 +123,8 @@ def write_tiles(
         bottom = min(top + BAND_ROWS, image_height)
         is_array = isinstance(image, np.ndarray)
         band = image[top:bottom] if is_array else image.crop((0, top, image.width, bottom))
+        if backend == "torch":
+            band = np.asarray(band)  # once for all grids
         for canvas in canvases:
             canvas[top:bottom] = resize_pixels(band, canvas.shape[1], bottom - top, resample, backend)
 
