@@ -62,10 +62,8 @@ def pvc_lora_config(
     targets = rf"(.*\.)?({'|'.join(patterns)})"
     whole = GATES if scope in ("temporal", "all") else []
     if new_parts:
-        whole, targets = (
-            NEW_PARTS,
-            rf"(?!.*{INSIDE_NEW_PARTS})" + targets,
-        )  # LoRA must leave alone what is trained whole
+        whole = NEW_PARTS
+        targets = rf"(?!.*{INSIDE_NEW_PARTS})" + targets  # LoRA must leave alone what is trained whole
     whole = [*whole, *(options.pop("modules_to_save", None) or [])]
     options = {"lora_alpha": 2 * r, **options}
     return LoraConfig(r=r, target_modules=targets, modules_to_save=whole or None, **options)

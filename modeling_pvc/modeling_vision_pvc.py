@@ -364,10 +364,6 @@ class PVCVisionEmbeddings(nn.Module):
         return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + self.position_embeddings
 
 
-# Weights that older checkpoints name differently. What is loaded from such a folder is saved under the old names.
-FORMER_NAMES = {r"temporal_gate(?!\.)": "temporal_gate.weight"}  # transformers cannot turn a `$` round for saving
-
-
 @auto_docstring
 class PVCPreTrainedModel(PreTrainedModel):
     config: PVCConfig
@@ -390,7 +386,6 @@ class PVCPreTrainedModel(PreTrainedModel):
         transformers would only log them and go on with random weights. With `output_loading_info=True` the caller gets
         `(model, info)` and decides, for instance to start from a checkpoint of another architecture.
         """
-        kwargs["key_mapping"] = {**FORMER_NAMES, **(kwargs.get("key_mapping") or {})}
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         if output_loading_info:
             return model, info

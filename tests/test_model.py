@@ -268,20 +268,3 @@ def test_every_parameter_survives_the_meta_device(checkpoint, model):
     gates = [layer.temporal_gate.weight for layer in fresh.model.vision_tower.layers[2:]]
     assert all((gate == 0).all() for gate in gates)
     assert isinstance(fresh.model.get_video_features(FRAMES[2][None]), BaseModelOutputWithPooling)
-
-
-@pytest.mark.parametrize("part", ["whole model", "backbone", "encoder"])
-def test_checkpoints_that_name_the_gates_as_bare_parameters_load(part, tmp_path):
-    model = small_model()
-    part = {"whole model": model, "backbone": model.model, "encoder": model.model.vision_tower}[part]
-    part.save_pretrained(tmp_path)
-    stored = load_file(tmp_path / "model.safetensors")
-    gates = [name for name in stored if name.endswith("temporal_gate.weight")]
-    assert len(gates) == 2
-    stored.update({name.removesuffix(".weight"): stored.pop(name) for name in gates})
-    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    for folder in (tmp_path, tmp_path / "again"):
-        loaded = type(part).from_pretrained(folder)
-        for name, value in part.state_dict().items():
-            assert torch.equal(loaded.state_dict()[name], value), name
-        loaded.save_pretrained(tmp_path / "again")

@@ -1,0 +1,115 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""pvc-tiny's data: pictures and clips that are made, not collected, so that the true answers are known.
+
+    python examples/pvc_tiny/data.py FOLDER [--split test] [--count 20] [--seed 0]     # writes samples to look at
+
+A sample is a function of (split, seed, index). The splits differ in their seeds and, what matters more, in what they
+ask about: colour-shape pairs (so also colour-shape-direction triples), numbers, codes and fonts of validation and
+test never occur in training's questions.
+"""
+
+import argparse
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clips import CLIP_TASKS, encode
+from drawing import SPLITS
+from pictures import PICTURE_TASKS
+from PIL import Image
+from torch.utils.data import Dataset
+
+
+PICTURE_NAMES = tuple(task for tasks in PICTURE_TASKS.values() for task in tasks)
+CLIP_NAMES = tuple(task for tasks in CLIP_TASKS.values() for task in tasks)
+MIN_FRAMES, MAX_FRAMES = 6, 16  # the paper draws 16 to 96 frames per clip
+
+
+@dataclass
+class Sample:
+    """A picture or clip (a video file's bytes) and what is asked about it."""
+
+    kind: str  # "image" or "video"
+    media: Image.Image | bytes
+    num_frames: int
+    questions: list[tuple[str, str, str]]  # task, question, answer; the first asks for a description
+
+    def block(self) -> dict[str, Any]:
+        """The content block that shows the media to the model, all frames of a clip included."""
+        options = {"num_frames": self.num_frames} if self.kind == "video" else {}
+        return {"type": self.kind, self.kind: self.media, **options}
+
+
+def make_picture(rng: random.Random, split: str) -> Sample:
+    image, questions = rng.choice(list(PICTURE_TASKS))(rng, split)
+    return Sample("image", image, 1, questions)
+
+
+def make_clip(rng: random.Random, split: str) -> Sample:
+    num_frames = rng.randint(MIN_FRAMES, MAX_FRAMES)
+    frames, questions = rng.choice(list(CLIP_TASKS))(rng, split, num_frames)
+    return Sample("video", encode(rng, frames), num_frames, questions)
+
+
+def make_sample(kind: str, split: str, seed: int, index: int) -> Sample:
+    """The picture (`kind="image"`) or clip (`"video"`) number `index` of a split."""
+    rng = random.Random(f"{split}/{seed}/{kind}/{index}")
+    return make_picture(rng, split) if kind == "image" else make_clip(rng, split)
+
+
+def conversation(sample: Sample, questions: list[tuple[str, str, str]], answered: bool = True) -> list[dict]:
+    """Messages that ask the questions one after another, the media in the first; the last answer may be left open."""
+    messages = []
+    for i, (_, question, answer) in enumerate(questions):
+        blocks = [{"type": "text", "text": question}]
+        messages.append({"role": "user", "content": blocks if i else [sample.block(), *blocks]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return messages if answered else messages[:-1]
+
+
+class TinyDataset(Dataset):
+    """Training conversations of up to three questions and a description.
+
+    Every sample is new, the length only says when training ends. `clips` mixes as many clips as pictures in.
+    """
+
+    def __init__(self, length: int, clips: bool, seed: int = 0):
+        self.length, self.clips, self.seed = length, clips, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = make_sample("video" if self.clips and index % 2 else "image", "train", self.seed, index)
+        rng = random.Random(index)
+        description, *others = sample.questions
+        asked = [] if rng.random() < 0.3 else rng.sample(others, min(3, len(others)))
+        return {"messages": conversation(sample, [*asked, description])}  # last, else answers could be read from it
+
+
+def write_samples(folder: Path, split: str, count: int, seed: int) -> None:
+    """Writes `count` pictures and `count` clips with `questions.jsonl` into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "questions.jsonl", "w") as lines:
+        for kind, suffix in (("image", "png"), ("video", "mkv")):
+            for index in range(count):
+                sample = make_sample(kind, split, seed, index)
+                file = f"{kind}{index}.{suffix}"
+                if kind == "image":
+                    sample.media.save(folder / file)
+                else:
+                    (folder / file).write_bytes(sample.media)
+                for task, question, answer in sample.questions:
+                    lines.write(json.dumps({kind: file, "task": task, "question": question, "answer": answer}) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    write_samples(options.folder, options.split, options.count, options.seed)

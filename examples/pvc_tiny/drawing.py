@@ -1,0 +1,195 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""Shapes, colours, fonts and backgrounds for pvc-tiny's pictures and clips.
+
+Everything is drawn from a `random.Random`, so that a sample is a function of its seed. Which colour-shape pairs,
+numbers and fonts a split may use is decided here: training never sees what validation and test ask about.
+"""
+
+import functools
+import importlib.util
+import math
+import random
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+
+SPLITS = ("train", "validation", "test", "demo")  # demo asks what test asks, in Pillow's own font
+
+DESCRIBE = "describe"  # a task for training: an answer that tells all teaches to see sooner than one of a word
+
+COLOURS = {
+    "red": (215, 35, 35),
+    "green": (35, 160, 60),
+    "blue": (40, 80, 220),
+    "yellow": (240, 215, 30),
+    "purple": (150, 50, 180),
+    "orange": (240, 130, 20),
+}
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+
+# Package and folder of the fonts, and the beginnings of their file names, per split.
+FONT_FILES = {
+    "train": {
+        "matplotlib/mpl-data/fonts/ttf": ("DejaVuSans", "STIXGeneral", "cmr10", "cmss10", "cmtt10", "cmb10"),
+        "font_roboto/files": ("Roboto-",),
+        "font_source_sans_pro/files": ("SourceSansPro-",),
+        "font_hanken_grotesk/files": ("HankenGrotesk-",),
+        "font_fredoka_one/files": ("FredokaOne-",),
+    },
+    "validation": {"font_caladea/files": ("Caladea-",)},
+    "test": {
+        "matplotlib/mpl-data/fonts/ttf": ("DejaVuSerif",),
+        "font_manrope/files": ("Manrope-",),
+        "font_source_serif_pro/files": ("SourceSerifPro-",),
+    },
+}  # fmt: skip
+UNUSABLE = (
+    "Display",
+    "ExtraLight",
+    "VariableFont",
+)  # symbols only, or strokes thinner than a pixel of the model's input
+
+
+@functools.cache
+def font_files(split: str) -> tuple[str, ...]:
+    """Paths of a split's fonts in a fixed order. Raises `ModuleNotFoundError` where a font package is missing."""
+    found = []
+    for folder, names in FONT_FILES[split].items():
+        package, _, rest = folder.partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None:
+            raise ModuleNotFoundError(f"pvc-tiny's {split} data needs {package}: pip install '.[tiny]'")
+        files = sorted(Path(spec.origin).parent.joinpath(rest).iterdir())
+        found += [
+            str(file)
+            for file in files
+            if file.suffix in (".ttf", ".otf")
+            and file.name.startswith(names)
+            and not any(u in file.name for u in UNUSABLE)
+        ]
+    return tuple(found)
+
+
+def font(rng: random.Random, split: str, size: int) -> ImageFont.FreeTypeFont:
+    """A font of the split. Pillow's own serves a tenth of training's texts, and the demo, which needs no packages."""
+    if split == "demo" or (split == "train" and rng.random() < 0.1):
+        return ImageFont.load_default(size)
+    return ImageFont.truetype(rng.choice(font_files(split)), size)
+
+
+@functools.cache
+def pairs(split: str) -> tuple[tuple[str, str], ...]:
+    """The (colour, shape) pairs that a split may ask about: 24 for training, 6 each for validation and test.
+
+    The held-out pairs are diagonals of the table of colours and shapes, so that training sees every colour and shape.
+    """
+    diagonal = {"test": (0,), "demo": (0,), "validation": (1,), "train": (2, 3, 4, 5)}[split]
+    return tuple(
+        (colour, shape)
+        for i, colour in enumerate(COLOURS)
+        for j, shape in enumerate(SHAPES)
+        if (i + j) % len(SHAPES) in diagonal
+    )
+
+
+def split_of(text: str) -> str:
+    """The split to which a number or code belongs: a tenth each to validation and test."""
+    return {0: "test", 1: "validation"}.get(zlib.crc32(text.encode()) % 10, "train")
+
+
+def text_of(rng: random.Random, split: str, alphabet: str, length: int) -> str:
+    """A random text that belongs to the split."""
+    while True:
+        text = "".join(rng.choice(alphabet) for _ in range(length))
+        if split_of(text) == ("test" if split == "demo" else split):
+            return text
+
+
+def jitter(rng: random.Random, colour: tuple[int, int, int], amount: int = 18) -> tuple[int, int, int]:
+    return tuple(min(255, max(0, value + rng.randint(-amount, amount))) for value in colour)
+
+
+def background(rng: random.Random, width: int, height: int, light: bool | None = None) -> Image.Image:
+    """A muted background, light or dark: plain, a gradient, stripes or a checkerboard, with noise."""
+    light = rng.random() < 0.5 if light is None else light
+    base = rng.randint(205, 250) if light else rng.randint(8, 55)
+    first, second = (np.array(jitter(rng, (base, base, base), 12), np.float32) for _ in range(2))
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    period = rng.randint(8, 40)
+    mix = {
+        "plain": lambda: np.zeros_like(x),
+        "gradient": lambda: x / width if rng.random() < 0.5 else y / height,
+        "stripes": lambda: (x + y) // period % 2,
+        "checkerboard": lambda: (x // period + y // period) % 2,
+    }[rng.choice(("plain", "plain", "gradient", "stripes", "checkerboard"))]()
+    pixels = first + (second - first) * mix[..., None]
+    noise = np.random.default_rng(rng.getrandbits(32)).normal(0, rng.uniform(0, 10), pixels.shape)
+    return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
+
+
+def polygon(shape: str, x: float, y: float, radius: float, turn: float) -> Iterator[tuple[float, float]]:
+    """Corners of a square, triangle, star or cross around (x, y), turned by `turn` radians."""
+    if shape == "cross":
+        a, b = radius, radius * 0.36
+        corners = [
+            (-b, -a),
+            (b, -a),
+            (b, -b),
+            (a, -b),
+            (a, b),
+            (b, b),
+            (b, a),
+            (-b, a),
+            (-b, b),
+            (-a, b),
+            (-a, -b),
+            (-b, -b),
+        ]
+    else:
+        count, inner = {"square": (4, 1.0), "triangle": (3, 1.0), "star": (10, 0.45)}[shape]
+        offset = -math.pi / 4 if shape == "square" else -math.pi / 2
+        radii = [radius * (inner if i % 2 and shape == "star" else 1.0) for i in range(count)]
+        angles = [offset + 2 * math.pi * i / count for i in range(count)]
+        corners = [(r * math.cos(angle), r * math.sin(angle)) for r, angle in zip(radii, angles, strict=True)]
+    for dx, dy in corners:
+        yield x + dx * math.cos(turn) - dy * math.sin(turn), y + dx * math.sin(turn) + dy * math.cos(turn)
+
+
+def draw_shape(image: Image.Image, shape: str, colour, x: float, y: float, radius: float, turn: float = 0.0) -> None:
+    """Draws one shape of that radius, in pixels, around (x, y)."""
+    draw = ImageDraw.Draw(image)
+    box = (x - radius, y - radius, x + radius, y + radius)
+    if shape == "circle":
+        draw.ellipse(box, fill=colour)
+    elif shape == "ring":
+        draw.ellipse(box, outline=colour, width=max(2, round(radius * 0.34)))
+    else:
+        draw.polygon(list(polygon(shape, x, y, radius, turn)), fill=colour)
+
+
+def draw_text(rng: random.Random, image: Image.Image, split: str, text: str, colour) -> None:
+    """Writes the text somewhere into the picture: as large as fits at most, slightly turned at times."""
+    width, height = image.size
+    size = round(min(width, height) * rng.uniform(0.3, 0.5))
+    face = font(rng, split, size)
+    left, top, right, bottom = face.getbbox(text)
+    scale = min(1.0, 0.92 * width / (right - left), 0.92 * height / (bottom - top))
+    if scale < 1.0:
+        face = face.font_variant(size=int(size * scale))
+        left, top, right, bottom = face.getbbox(text)
+    mask = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(mask).text((-left, -top), text, fill=255, font=face)
+    if rng.random() < 0.4:
+        mask = mask.rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC, expand=True)
+    x = rng.randint(0, max(0, width - mask.width))
+    y = rng.randint(0, max(0, height - mask.height))
+    image.paste(Image.new("RGB", mask.size, colour), (x, y), mask)
+
+
+def contrasting_light(rng: random.Random, colour: str) -> bool:
+    """Whether text of that colour goes on a light background."""
+    return {"yellow": False, "orange": False, "blue": True, "purple": True}.get(colour, rng.random() < 0.5)

@@ -1,0 +1,89 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""Accuracy of any checkpoint folder on pvc-tiny's held-out pictures and clips, per task.
+
+    python examples/pvc_tiny/evaluate.py FOLDER [--split test] [--count 100] [--seed 1] [--json results.json]
+
+An answer counts if the greedy answer equals the truth. A fresh seed makes fresh samples.
+"""
+
+import argparse
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from data import CLIP_NAMES, PICTURE_NAMES, conversation, make_sample
+from drawing import SPLITS
+from tqdm import tqdm
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+
+TASKS = {"image": PICTURE_NAMES, "video": CLIP_NAMES}
+
+
+def questions(kind: str, split: str, seed: int, count: int) -> Iterator[tuple[str, list[dict], str]]:
+    """`count` questions of every task of the kind -> (task, messages, answer)."""
+    missing = dict.fromkeys(TASKS[kind], count)
+    for index in itertools.count():
+        if not any(missing.values()):
+            return
+        sample = make_sample(kind, split, seed, index)
+        for question in sample.questions:
+            task, _, answer = question
+            if missing.get(task):
+                missing[task] -= 1
+                yield task, conversation(sample, [question], answered=False), answer
+
+
+@torch.no_grad()
+def answers(model, processor, conversations: list[list[dict]]) -> list[str]:
+    """Greedy answers to conversations, in one batch."""
+    inputs = processor.apply_chat_template(
+        conversations, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+        processor_kwargs={"padding": True, "padding_side": "left"},
+    ).to(model.device)  # fmt: skip
+    output = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    return processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def accuracy(
+    model, processor, split: str, seed: int, count: int, kinds=tuple(TASKS), batch_size: int = 50
+) -> dict[str, float]:
+    """Share of right answers per task, and their mean for each kind: `image` (pictures) and `video` (clips)."""
+    result = {}
+    for kind in kinds:
+        right = dict.fromkeys(TASKS[kind], 0)
+        asked = iter(tqdm(questions(kind, split, seed, count), kind, total=count * len(TASKS[kind])))
+        while batch := list(itertools.islice(asked, batch_size)):
+            tasks, conversations, truths = zip(*batch, strict=True)
+            for task, answer, truth in zip(tasks, answers(model, processor, list(conversations)), truths, strict=True):
+                right[task] += answer == truth
+        result |= {task: number / count for task, number in right.items()}
+        result[kind] = sum(right.values()) / (count * len(right))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a checkpoint folder or Hub id")
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--count", type=int, default=100, help="questions per task (default: 100)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    options = parser.parse_args()
+    model = AutoModelForImageTextToText.from_pretrained(options.model, trust_remote_code=True).eval()
+    processor = AutoProcessor.from_pretrained(options.model, trust_remote_code=True)
+    result = accuracy(model, processor, options.split, options.seed, options.count)
+    for task, value in result.items():
+        print(f"{task:12} {value:6.1%}")
+    if options.json:
+        unfinished = options.json.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps({"model": options.model, "split": options.split, "seed": options.seed,
+                                          "count": options.count, "accuracy": result}, indent=1))  # fmt: skip
+        os.replace(unfinished, options.json)
+
+
+if __name__ == "__main__":
+    main()
