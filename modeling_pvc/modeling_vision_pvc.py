@@ -162,11 +162,12 @@ class PVCTemporalAttention(PVCVisionAttention):
             if remember is not None:
                 key, value = remember(key, value)
             output, weight = self.attend(attention_interface, query, key, value, group.mask, **kwargs)
-            outputs.append(_steps_first(output, group))
+            # projected before it is transposed: one matrix product, where a view would make a batch of them
+            outputs.append(_steps_first(self.o_proj(output), group))
             weights.append(weight)
             start = stop
         output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-        return self.o_proj(output), None if weights[0] is None else tuple(weights)
+        return output, None if weights[0] is None else tuple(weights)
 
 
 def _positions_first(states: torch.Tensor, group: PVCClipGroup) -> torch.Tensor:
@@ -280,8 +281,8 @@ class PVCTemporalGate(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(hidden_size))
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.weight * hidden_states
+    def forward(self, residual: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(residual, hidden_states, self.weight)
 
 
 class PVCProgressiveLayer(PVCVisionLayer):
@@ -315,9 +316,9 @@ class PVCProgressiveLayer(PVCVisionLayer):
 
         def attend_in_time(part: slice) -> torch.Tensor:
             residual = hidden_states[:, part]
-            normed = self.temporal_norm(residual) * scale + shift
+            normed = torch.addcmul(shift, self.temporal_norm(residual), scale)
             output, _ = self.temporal_attention(normed, groups, remember, **kwargs)
-            return residual + self.temporal_gate(output)
+            return self.temporal_gate(residual, output)
 
         in_chunks = frames_per_chunk is not None and frames_per_chunk < num_steps and remember is None
         positions_per_chunk = max(1, frames_per_chunk * num_positions // num_steps) if in_chunks else None
