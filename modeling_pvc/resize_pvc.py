@@ -12,7 +12,7 @@ from transformers.image_utils import PILImageResampling
 
 
 RESAMPLE_BACKENDS = ("torch", "pil")
-BAND_ROWS = 128  # of a picture are resized at a time: few enough for a cache, enough to be worth a call
+BAND_ROWS = 256  # of a picture are resized at a time: few enough for a cache, enough to be worth handing to a thread
 TORCH_MODES = {PILImageResampling.BICUBIC: "bicubic", PILImageResampling.BILINEAR: "bilinear"}
 
 
