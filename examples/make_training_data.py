@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
-from demo import make_random_checkpoint
 from PIL import Image, ImageDraw
+from random_checkpoint import make_random_checkpoint
 
 
 SIZE, NUM_FRAMES = 56, 4
@@ -123,7 +123,7 @@ def make_training_data(folder: Path, num_train: int = 600, num_test: int = 200, 
     write_jsonl(unfinished / "test.jsonl", list(make_rows(rng, unfinished, "test", num_test)))
     write_jsonl(unfinished / "preferences.jsonl", [as_preference(rng, row) for row in train])
     write_jsonl(unfinished / "prompts.jsonl", [as_prompt(row) for row in train if row["images"]])
-    make_random_checkpoint(unfinished, image_size=SIZE, num_frames=NUM_FRAMES)
+    make_random_checkpoint(unfinished / "pvc-tiny-random", image_size=SIZE, num_frames=NUM_FRAMES)
     return unfinished.rename(folder)
 
 

@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, TextStreamer
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, TextStreamer
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 
 from .chat_pvc import PVCChat
+from .configuration_pvc import FIRST_MERGE
 from .plot_pvc import plot_image, plot_video
 
 
-INTERNVL_TOKENS_PER_FRAME = 256
 CHAT_HELP = (
     "Commands: /image PATH and /video PATH attach to the next message, /reset forgets, /quit (or Ctrl-D) leaves."
 )
@@ -161,6 +161,8 @@ def run_inspect(options: argparse.Namespace) -> None:
     if options.plot and len(options.image) + len(options.video) > 1:
         raise ValueError("--plot draws one image or one video; pass one.")
     processor = AutoProcessor.from_pretrained(_check_model(options.model))
+    grid_size = AutoConfig.from_pretrained(options.model).vision_config.grid_size
+    internvl_tokens = (grid_size // FIRST_MERGE) ** 2  # per tile and per frame
     rows = []
     for image in options.image:
         frames = int(processor.image_processor(processor.image_processor.fetch_images([image]))["num_patches"][0])
@@ -173,7 +175,7 @@ def run_inspect(options: argparse.Namespace) -> None:
     print(f"{'input':{width}}  {'size':>12}  {'steps':>6}  {'PVC tokens':>10}  {'InternVL tokens':>15}")
     totals = [0, 0, 0]
     for name, size, frames, steps in rows:
-        costs = (steps, steps * processor.tokens_per_step, frames * INTERNVL_TOKENS_PER_FRAME)
+        costs = (steps, steps * processor.tokens_per_step, frames * internvl_tokens)
         totals = [total + cost for total, cost in zip(totals, costs, strict=True)]
         print(f"{name:{width}}  {size:>12}  {costs[0]:>6}  {costs[1]:>10}  {costs[2]:>15}")
     if len(rows) > 1:

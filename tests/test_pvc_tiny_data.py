@@ -3,24 +3,36 @@
 import io
 import random
 import re
+import shutil
+import sys
 
 import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 
 pytest.importorskip("font_roboto", reason="pip install '.[tiny]'")
 
+import train
 from clips import CLIP_TASKS, CODECS, encode
 from data import CLIP_NAMES, MAX_FRAMES, MIN_FRAMES, PICTURE_NAMES, TinyDataset, make_sample
-from drawing import COLOURS, SHAPES, font_files, pairs, split_of
+from drawing import COLOURS, NAMES, SHAPES, font_families, label, pairs, split_of
 from evaluate import questions
+from model import tiny_config, tiny_tokenizer
 from optimizer import MuonAdamW
+from patches import PatchDataset, patch_labels
+from PIL import Image
 
 
 SPLITS = ("train", "validation", "test")
-PAIR = re.compile(f"({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})")
+PAIR = rf"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})"
+FACTS = ("top", "middle", "bottom", "left", "right", "up", "down", "first", "then", "stays", "appears", "disappears")
+# What a description says of a shape: "first red ring", or "red ring" with what follows
+SAID = re.compile(
+    rf"(?P<order>first|then) (?P<ordered>{PAIR})|(?P<pair>{PAIR}) (?:moves )?(?P<fact>flashes \d|{'|'.join(FACTS)})"
+)
 
 
 def samples(split, count=150):
@@ -36,24 +48,29 @@ def test_a_sample_is_a_function_of_its_seed(kind):
     )
 
 
-def test_the_splits_share_no_pair_font_or_number():
-    assert len(set().union(*map(pairs, SPLITS))) == sum(len(pairs(split)) for split in SPLITS) == 36
-    assert {colour for colour, _ in pairs("train")} == set(COLOURS)
-    assert {shape for _, shape in pairs("train")} == set(SHAPES)
-    assert len(set().union(*map(font_files, SPLITS))) == sum(len(font_files(split)) for split in SPLITS)
+@pytest.mark.parametrize("fact", [*FACTS, *(f"flashes {count}" for count in range(1, 5))])
+def test_every_split_has_facts_of_its_own(fact):
+    parts = [pairs(split, fact) for split in SPLITS]
+    assert all(parts)
+    assert len(set().union(*parts)) == sum(map(len, parts)) == 36
+
+
+def test_the_splits_share_no_font():
+    files = [[file for family in font_families(split) for file in family] for split in SPLITS]
+    assert all(files)
+    assert len(set().union(*files)) == sum(map(len, files))
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_questions_keep_to_their_split(split):
+def test_what_is_shown_keeps_to_its_split(split):
     for sample in samples(split):
-        description = sample.questions[0]
-        shown = set(PAIR.findall(description[2]))
-        assert shown <= set(pairs("train")) | set(pairs(split)), description
-        for task, question, answer in sample.questions[1:]:
-            if task in ("number", "code", "needle"):
-                assert split_of(answer) == split
-            if task in ("relation", "direction", "flashes"):
-                assert PAIR.search(question).groups() in pairs("train") + pairs(split)
+        description = sample.questions[0][2]
+        found = list(SAID.finditer(description))
+        said = [f"{m['pair']} {m['fact']}" if m["pair"] else f"{m['ordered']} {m['order']}" for m in found]
+        text = re.search(r"(?:number|code|sign) (\w+)", description)
+        held = [split_of(fact) for fact in (*said, *(text.groups() if text else ()))]
+        assert len(said) == len(re.findall(PAIR, description)), description
+        assert set(held) <= {"train", split} and split in held, description
 
 
 def test_every_task_is_asked_as_often_as_wanted():
@@ -93,6 +110,32 @@ def test_training_conversations():
     assert all(data[i]["messages"][-2]["content"][-1]["text"].startswith("Describe") for i in range(40))
 
 
+def test_labels_of_patches_name_what_is_drawn():
+    config = tiny_config(tiny_tokenizer()).vision_config
+    data = PatchDataset(20, config, seed=0)
+    for index in range(20):
+        sample, row = make_sample("image", "train", 0, index), data[index]
+        assert row["pixel_values"].shape == (3, 64, 64) and row["pixel_values"].dtype == torch.uint8
+        found = {int(value) for value in row["labels"] if value}
+        description = sample.questions[0][2]
+        if text := re.fullmatch(r"(\w+) (?:number|code) (\w+)", description):
+            told = {label(text[1], character) for character in text[2]}
+        else:
+            told = {label(*name.split()[:2]) for name in description.split(", ")}
+        assert found <= told
+        assert len(found) >= len(told) - 1  # a thin "1" may cover too little
+
+
+def test_a_patch_gets_its_most_frequent_label():
+    config = tiny_config(tiny_tokenizer()).vision_config
+    labels = Image.new("L", (64, 64))
+    labels.paste(7, (0, 0, 8, 3))
+    labels.paste(9, (0, 3, 8, 5))
+    labels.putpixel((20, 4), 5)  # one pixel is nothing
+    assert patch_labels(labels, config).tolist() == [7] + [0] * 63
+    assert label("red", NAMES[0]) == 1 and label(list(COLOURS)[-1], NAMES[-1]) == 252
+
+
 def test_the_optimizer_goes_on_where_it_was_saved():
     def steps(model, optimizer, count, seed):
         generator = torch.Generator().manual_seed(seed)
@@ -125,3 +168,22 @@ def saved(state):
     torch.save(state, file)
     file.seek(0)
     return file
+
+
+def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    """All stages, stopped in the last one after a checkpoint; the weights are those of a run without the stop."""
+
+    def run(folder):
+        arguments = ["train", str(folder), "--batch-size", "2", "--workers", "0", "--save-every", "2"]
+        arguments += [f"--{stage}-steps={steps}" for stage, steps in (("patches", 1), ("pictures", 1), ("mixed", 4))]
+        monkeypatch.setattr(sys, "argv", arguments)
+        train.main()
+        return load_file(folder / "model.safetensors")
+
+    whole = run(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole" / "runs", tmp_path / "stopped" / "runs")
+    shutil.rmtree(tmp_path / "stopped" / "runs" / "mixed" / "checkpoint-4")
+    assert (tmp_path / "stopped" / "runs" / "mixed" / "checkpoint-2").is_dir()
+    resumed = run(tmp_path / "stopped")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert (tmp_path / "stopped" / "curves.png").is_file()

@@ -10,7 +10,7 @@ import random
 import string
 
 import av
-from drawing import COLOURS, DESCRIBE, background, draw_shape, draw_text, jitter, pairs, text_of
+from drawing import COLOURS, DESCRIBE, asked_pair, background, draw_shape, draw_text, jitter, other_pair, text_of
 from PIL import Image
 
 
@@ -53,11 +53,11 @@ def canvas(rng: random.Random) -> Image.Image:
     return background(rng, side, side)
 
 
-def kinds(rng: random.Random, split: str, count: int) -> list[tuple[str, str]]:
-    """`count` different (colour, shape) pairs without a common colour or shape; the first is asked about."""
-    chosen = [rng.choice(pairs(split))]
-    while len(chosen) < count:
-        colour, shape = rng.choice(pairs("train") + pairs(split))
+def kinds(rng: random.Random, split: str, *facts: str) -> list[tuple[str, str]]:
+    """A (colour, shape) pair for each fact, without a common colour or shape; the first is asked about."""
+    chosen = [asked_pair(rng, split, facts[0])]
+    while len(chosen) < len(facts):
+        colour, shape = other_pair(rng, split, facts[len(chosen)])
         if all(colour != other[0] and shape != other[1] for other in chosen):
             chosen.append((colour, shape))
     return chosen
@@ -75,8 +75,9 @@ def draw_frame(
 
 def motion(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.Image], Questions]:
     """One or two shapes that move, in lanes of their own."""
-    chosen = kinds(rng, split, rng.randint(1, 2))
     horizontal = rng.random() < 0.5
+    directions = rng.choices(("left", "right") if horizontal else ("up", "down"), k=rng.randint(1, 2))
+    chosen = kinds(rng, split, *directions)
     lanes = (
         [rng.uniform(0.2, 0.8)]
         if len(chosen) == 1
@@ -85,11 +86,10 @@ def motion(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.
     slow, fast = rng.uniform(0.18, 0.28), rng.uniform(0.5, 0.66)
     spans = rng.sample((slow, fast), len(chosen))
     canvas_, tracks, moves, questions = canvas(rng), [], [], []
-    for (colour, shape), lane, span in zip(chosen, lanes, spans, strict=True):
-        direction = rng.choice(("left", "right") if horizontal else ("up", "down"))
+    for (colour, shape), direction, lane, span in zip(chosen, directions, lanes, spans, strict=True):
         start = rng.uniform(0.15, 0.85 - span)
         start, end = (start, start + span) if sum(DIRECTIONS[direction]) > 0 else (start + span, start)
-        tracks.append((shape, jitter(rng, COLOURS[colour]), lane, start, end, rng.uniform(0.09, 0.13)))
+        tracks.append((shape, jitter(rng, COLOURS[colour]), lane, start, end, rng.uniform(0.12, 0.16)))
         pace = "" if len(chosen) == 1 else " fast" if span == fast else " slowly"
         moves.append(f"{colour} {shape} moves {direction}{pace}")
         questions.append(("direction", f"Which way does the {colour} {shape} move?", direction))
@@ -111,13 +111,14 @@ def motion(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.
 
 def order(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.Image], Questions]:
     """Two or three shapes that come one after another and stay."""
-    chosen = kinds(rng, split, rng.randint(2, 3))
-    starts = sorted(rng.sample(range(num_frames - 1), len(chosen)))
-    rng.shuffle(starts)
+    ranks = rng.sample(range(3), 3) if rng.random() < 0.5 else rng.sample(range(2), 2)
+    chosen = kinds(rng, split, *("then" if rank else "first" for rank in ranks))
+    moments = sorted(rng.sample(range(num_frames - 1), len(chosen)))
+    starts = [moments[rank] for rank in ranks]
     columns = rng.sample((0.2, 0.5, 0.8), len(chosen))
     canvas_ = canvas(rng)
     sprites = [
-        (shape, jitter(rng, COLOURS[colour]), x, rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.13))
+        (shape, jitter(rng, COLOURS[colour]), x, rng.uniform(0.2, 0.8), rng.uniform(0.11, 0.14))
         for (colour, shape), x in zip(chosen, columns, strict=True)
     ]
     frames = [
@@ -135,14 +136,14 @@ def order(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.I
 
 def flashes(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.Image], Questions]:
     """A shape that is seen one to four times, for one frame each time, beside one that stays."""
-    (colour, shape), (other_colour, other_shape) = kinds(rng, split, 2)
     count = rng.randint(1, min(4, num_frames // 2))
+    (colour, shape), (other_colour, other_shape) = kinds(rng, split, f"flashes {count}", "stays")
     gaps = sorted(rng.sample(range(num_frames - count + 1), count))
     times = {gap + i for i, gap in enumerate(gaps)}  # never two in a row
     canvas_ = canvas(rng)
     x, y = rng.uniform(0.15, 0.4), rng.uniform(0.15, 0.85)
-    stays = (other_shape, jitter(rng, COLOURS[other_colour]), 1 - x, rng.uniform(0.15, 0.85), 0.11)
-    seen = (shape, jitter(rng, COLOURS[colour]), x, y, rng.uniform(0.1, 0.14))
+    stays = (other_shape, jitter(rng, COLOURS[other_colour]), 1 - x, rng.uniform(0.15, 0.85), 0.13)
+    seen = (shape, jitter(rng, COLOURS[colour]), x, y, rng.uniform(0.12, 0.15))
     frames = [draw_frame(canvas_, [stays, seen] if t in times else [stays]) for t in range(num_frames)]
     return frames, [
         describe(f"{colour} {shape} flashes {count} times", f"{other_colour} {other_shape} stays"),
@@ -152,16 +153,16 @@ def flashes(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image
 
 def appearance(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.Image], Questions]:
     """Of two or three shapes, one appears or disappears halfway."""
-    chosen = kinds(rng, split, rng.randint(2, 3))
     appears, when = rng.random() < 0.5, rng.randint(2, num_frames - 2)
+    answer = "appears" if appears else "disappears"
+    chosen = kinds(rng, split, answer, *["stays"] * rng.randint(1, 2))
     canvas_ = canvas(rng)
     sprites = [
-        (shape, jitter(rng, COLOURS[colour]), x, rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.13))
+        (shape, jitter(rng, COLOURS[colour]), x, rng.uniform(0.2, 0.8), rng.uniform(0.11, 0.14))
         for (colour, shape), x in zip(chosen, rng.sample((0.2, 0.5, 0.8), len(chosen)), strict=True)
     ]
     frames = [draw_frame(canvas_, sprites[0 if (t >= when) == appears else 1 :]) for t in range(num_frames)]
     colour, shape = chosen[0]
-    answer = "appears" if appears else "disappears"
     other = rng.choice(chosen[1:])
     return frames, [
         describe(f"{colour} {shape} {answer}", *(f"{c} {s} stays" for c, s in chosen[1:])),
@@ -175,7 +176,7 @@ def needle(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.
     frames, questions = motion(rng, split, num_frames)
     number, colour = text_of(rng, split, string.digits, rng.randint(2, 3)), rng.choice(list(COLOURS))
     sign = background(rng, *frames[0].size, light=colour not in ("yellow", "orange"))
-    draw_text(rng, sign, split, number, jitter(rng, COLOURS[colour]))
+    draw_text(rng, sign, split, number, colour)
     frames[rng.randrange(num_frames)] = sign
     return frames, [
         (*questions[0][:2], f"{colour} sign {number}, {questions[0][2]}"),

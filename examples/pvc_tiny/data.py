@@ -4,8 +4,8 @@
     python examples/pvc_tiny/data.py FOLDER [--split test] [--count 20] [--seed 0]     # writes samples to look at
 
 A sample is a function of (split, seed, index). The splits differ in their seeds and, what matters more, in what they
-ask about: colour-shape pairs (so also colour-shape-direction triples), numbers, codes and fonts of validation and
-test never occur in training's questions.
+ask about: combinations of colour, shape and place, direction, order or count, and numbers, codes and fonts of
+validation and test never occur in training.
 """
 
 import argparse
@@ -35,6 +35,7 @@ class Sample:
     media: Image.Image | bytes
     num_frames: int
     questions: list[tuple[str, str, str]]  # task, question, answer; the first asks for a description
+    labels: Image.Image | None = None  # of a picture: what is drawn at each pixel
 
     def block(self) -> dict[str, Any]:
         """The content block that shows the media to the model, all frames of a clip included."""
@@ -43,12 +44,12 @@ class Sample:
 
 
 def make_picture(rng: random.Random, split: str) -> Sample:
-    image, questions = rng.choice(list(PICTURE_TASKS))(rng, split)
-    return Sample("image", image, 1, questions)
+    image, labels, questions = rng.choice(list(PICTURE_TASKS))(rng, split)
+    return Sample("image", image, 1, questions, labels)
 
 
 def make_clip(rng: random.Random, split: str) -> Sample:
-    num_frames = rng.randint(MIN_FRAMES, MAX_FRAMES)
+    num_frames = round(rng.triangular(MIN_FRAMES, MAX_FRAMES, MIN_FRAMES))
     frames, questions = rng.choice(list(CLIP_TASKS))(rng, split, num_frames)
     return Sample("video", encode(rng, frames), num_frames, questions)
 

@@ -1,14 +1,17 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Shapes, colours, fonts and backgrounds for pvc-tiny's pictures and clips.
 
-Everything is drawn from a `random.Random`, so that a sample is a function of its seed. Which colour-shape pairs,
-numbers and fonts a split may use is decided here: training never sees what validation and test ask about.
+Everything is drawn from a `random.Random`, so that a sample is a function of its seed. Which fonts, numbers and facts
+about a coloured shape (where it is, which way it moves, how often it flashes...) a split may use is decided here:
+training never sees what validation and test ask about.
 """
 
 import functools
 import importlib.util
+import itertools
 import math
 import random
+import string
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,82 +33,84 @@ COLOURS = {
     "orange": (240, 130, 20),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+NAMES = (*SHAPES, *string.digits, *string.ascii_uppercase)
 
-# Package and folder of the fonts, and the beginnings of their file names, per split.
-FONT_FILES = {
-    "train": {
-        "matplotlib/mpl-data/fonts/ttf": ("DejaVuSans", "STIXGeneral", "cmr10", "cmss10", "cmtt10", "cmb10"),
-        "font_roboto/files": ("Roboto-",),
-        "font_source_sans_pro/files": ("SourceSansPro-",),
-        "font_hanken_grotesk/files": ("HankenGrotesk-",),
-        "font_fredoka_one/files": ("FredokaOne-",),
-    },
-    "validation": {"font_caladea/files": ("Caladea-",)},
-    "test": {
-        "matplotlib/mpl-data/fonts/ttf": ("DejaVuSerif",),
-        "font_manrope/files": ("Manrope-",),
-        "font_source_serif_pro/files": ("SourceSerifPro-",),
-    },
-}  # fmt: skip
-UNUSABLE = (
-    "Display",
-    "ExtraLight",
-    "VariableFont",
-)  # symbols only, or strokes thinner than a pixel of the model's input
+# Package, folder and beginning of the file names of each family of fonts, per split.
+FONTS = {
+    "train": (
+        ("matplotlib", "mpl-data/fonts/ttf", "DejaVuSans"),
+        ("matplotlib", "mpl-data/fonts/ttf", "DejaVuSerif"),
+        ("matplotlib", "mpl-data/fonts/ttf", "STIXGeneral"),
+        ("matplotlib", "mpl-data/fonts/ttf", ("cmr10", "cmss10", "cmtt10", "cmb10")),
+        ("font_roboto", "files", "Roboto-"),
+        ("font_source_sans_pro", "files", "SourceSansPro-"),
+        ("font_hanken_grotesk", "files", "HankenGrotesk-"),
+        ("font_fredoka_one", "files", "FredokaOne-"),
+    ),
+    "validation": (("font_caladea", "files", "Caladea-"),),
+    "test": (("font_manrope", "files", "Manrope-"), ("font_source_serif_pro", "files", "SourceSerifPro-")),
+}
+# symbols only, or strokes thinner than a pixel of the model's input
+UNUSABLE = ("Display", "ExtraLight", "VariableFont")
 
 
 @functools.cache
-def font_files(split: str) -> tuple[str, ...]:
-    """Paths of a split's fonts in a fixed order. Raises `ModuleNotFoundError` where a font package is missing."""
-    found = []
-    for folder, names in FONT_FILES[split].items():
-        package, _, rest = folder.partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None:
-            raise ModuleNotFoundError(f"pvc-tiny's {split} data needs {package}: pip install '.[tiny]'")
-        files = sorted(Path(spec.origin).parent.joinpath(rest).iterdir())
-        found += [
-            str(file)
-            for file in files
-            if file.suffix in (".ttf", ".otf")
-            and file.name.startswith(names)
-            and not any(u in file.name for u in UNUSABLE)
-        ]
-    return tuple(found)
+def font_families(split: str) -> tuple[tuple[str, ...], ...]:
+    """Paths of a split's fonts, by family, in a fixed order. Raises `ModuleNotFoundError` without a font's package."""
+    return tuple(_font_files(*family) for family in FONTS[split])
+
+
+def _font_files(package: str, folder: str, names: str | tuple[str, ...]) -> tuple[str, ...]:
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(f"pvc-tiny's data needs {package}: pip install '.[tiny]'")
+    return tuple(
+        str(file)
+        for file in sorted(Path(spec.origin).parent.joinpath(folder).iterdir())
+        if file.suffix in (".ttf", ".otf")
+        and file.name.startswith(names)
+        and not any(u in file.name for u in UNUSABLE)
+    )
 
 
 def font(rng: random.Random, split: str, size: int) -> ImageFont.FreeTypeFont:
     """A font of the split. Pillow's own serves a tenth of training's texts, and the demo, which needs no packages."""
     if split == "demo" or (split == "train" and rng.random() < 0.1):
         return ImageFont.load_default(size)
-    return ImageFont.truetype(rng.choice(font_files(split)), size)
-
-
-@functools.cache
-def pairs(split: str) -> tuple[tuple[str, str], ...]:
-    """The (colour, shape) pairs that a split may ask about: 24 for training, 6 each for validation and test.
-
-    The held-out pairs are diagonals of the table of colours and shapes, so that training sees every colour and shape.
-    """
-    diagonal = {"test": (0,), "demo": (0,), "validation": (1,), "train": (2, 3, 4, 5)}[split]
-    return tuple(
-        (colour, shape)
-        for i, colour in enumerate(COLOURS)
-        for j, shape in enumerate(SHAPES)
-        if (i + j) % len(SHAPES) in diagonal
-    )
+    return ImageFont.truetype(rng.choice(rng.choice(font_families(split))), size)
 
 
 def split_of(text: str) -> str:
-    """The split to which a number or code belongs: a tenth each to validation and test."""
+    """The split to which a number, a code or a fact such as "red circle left" belongs: a tenth each is held out."""
     return {0: "test", 1: "validation"}.get(zlib.crc32(text.encode()) % 10, "train")
+
+
+def belongs(text: str, split: str) -> bool:
+    return split_of(text) == ("test" if split == "demo" else split)
+
+
+@functools.cache
+def pairs(split: str, fact: str) -> tuple[tuple[str, str], ...]:
+    """The (colour, shape) pairs of which the fact, such as "left" or "flashes 2", belongs to the split."""
+    every = itertools.product(COLOURS, SHAPES)
+    return tuple(pair for pair in every if belongs(" ".join((*pair, fact)), split))
+
+
+def asked_pair(rng: random.Random, split: str, fact: str) -> tuple[str, str]:
+    """A pair to ask about: its fact is of the split."""
+    return rng.choice(pairs(split, fact))
+
+
+def other_pair(rng: random.Random, split: str, fact: str) -> tuple[str, str]:
+    """A pair to show beside it: its fact is of the split or of training."""
+    return rng.choice(pairs("train", fact) + (pairs(split, fact) if split != "train" else ()))
 
 
 def text_of(rng: random.Random, split: str, alphabet: str, length: int) -> str:
     """A random text that belongs to the split."""
     while True:
         text = "".join(rng.choice(alphabet) for _ in range(length))
-        if split_of(text) == ("test" if split == "demo" else split):
+        if belongs(text, split):
             return text
 
 
@@ -171,10 +176,20 @@ def draw_shape(image: Image.Image, shape: str, colour, x: float, y: float, radiu
         draw.polygon(list(polygon(shape, x, y, radius, turn)), fill=colour)
 
 
-def draw_text(rng: random.Random, image: Image.Image, split: str, text: str, colour) -> None:
-    """Writes the text somewhere into the picture: as large as fits at most, slightly turned at times."""
+def label(colour: str, name: str) -> int:
+    """The value, 1 to 252, by which a picture's map of labels knows a shape or character of that colour."""
+    return 1 + list(COLOURS).index(colour) * len(NAMES) + NAMES.index(name)
+
+
+def draw_text(
+    rng: random.Random, image: Image.Image, split: str, text: str, colour: str, labels: Image.Image | None = None
+) -> None:
+    """Writes the text somewhere into the picture: as large as fits at most, slightly turned at times.
+
+    `labels`, an 8-bit picture of the same size, gets each character's label where the character stands.
+    """
     width, height = image.size
-    size = round(min(width, height) * rng.uniform(0.3, 0.5))
+    size = round(min(width, height) * rng.uniform(0.45, 0.75))
     face = font(rng, split, size)
     left, top, right, bottom = face.getbbox(text)
     scale = min(1.0, 0.92 * width / (right - left), 0.92 * height / (bottom - top))
@@ -183,11 +198,19 @@ def draw_text(rng: random.Random, image: Image.Image, split: str, text: str, col
         left, top, right, bottom = face.getbbox(text)
     mask = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(mask).text((-left, -top), text, fill=255, font=face)
-    if rng.random() < 0.4:
-        mask = mask.rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC, expand=True)
-    x = rng.randint(0, max(0, width - mask.width))
-    y = rng.randint(0, max(0, height - mask.height))
-    image.paste(Image.new("RGB", mask.size, colour), (x, y), mask)
+    turn = rng.uniform(-8, 8) if rng.random() < 0.4 else 0.0
+    turned = mask.rotate(turn, Image.Resampling.BICUBIC, expand=True)
+    corner = rng.randint(0, max(0, width - turned.width)), rng.randint(0, max(0, height - turned.height))
+    image.paste(Image.new("RGB", turned.size, jitter(rng, COLOURS[colour])), corner, turned)
+    if labels is not None:
+        names = Image.new("L", mask.size)
+        draw = ImageDraw.Draw(names)
+        draw.fontmode = "1"  # no blended values at the edges
+        for i, character in enumerate(text):
+            x = face.getlength(text[:i]) - left
+            draw.text((x, -top), character, fill=label(colour, character), font=face)
+        names = names.rotate(turn, Image.Resampling.NEAREST, expand=True)
+        labels.paste(names, corner, names.point(lambda value: 255 * (value > 0)))
 
 
 def contrasting_light(rng: random.Random, colour: str) -> bool:

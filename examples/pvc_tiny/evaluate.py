@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Accuracy of any checkpoint folder on pvc-tiny's held-out pictures and clips, per task.
 
-    python examples/pvc_tiny/evaluate.py FOLDER [--split test] [--count 100] [--seed 1] [--json results.json]
+    python examples/pvc_tiny/evaluate.py FOLDER [--split test] [--count 100] [--seed 1] [--json results.json] [--card]
 
 An answer counts if the greedy answer equals the truth. A fresh seed makes fresh samples.
 """
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from card import write_card
 from data import CLIP_NAMES, PICTURE_NAMES, conversation, make_sample
 from drawing import SPLITS
 from tqdm import tqdm
@@ -72,12 +73,20 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="questions per task (default: 100)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="where to write the numbers")
+    parser.add_argument(
+        "--card", action="store_true", help="write pvc-tiny's model card with the numbers to the folder"
+    )
     options = parser.parse_args()
     model = AutoModelForImageTextToText.from_pretrained(options.model, trust_remote_code=True).eval()
     processor = AutoProcessor.from_pretrained(options.model, trust_remote_code=True)
     result = accuracy(model, processor, options.split, options.seed, options.count)
     for task, value in result.items():
         print(f"{task:12} {value:6.1%}")
+    if options.card:
+        asked = f"split {options.split}, seed {options.seed}, {options.count} questions per task"
+        write_card(
+            Path(options.model), model, {kind: {t: result[t] for t in (*TASKS[kind], kind)} for kind in TASKS}, asked
+        )
     if options.json:
         unfinished = options.json.with_suffix(".unfinished")
         unfinished.write_text(json.dumps({"model": options.model, "split": options.split, "seed": options.seed,

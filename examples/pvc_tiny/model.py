@@ -18,6 +18,7 @@ from modeling_pvc.processing_pvc import CHAT_TEMPLATE
 SPECIALS = list(BYTE_TOKENIZER_SPECIALS.values())
 MAX_VOCABULARY = 512
 INITIALIZER = {"initializer_range": 0.06}  # 0.02 is for widths of thousands
+TEMPORAL_GATE = 0.3  # at the start of training; 0 is for models that start from an InternVL
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

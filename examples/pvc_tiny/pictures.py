@@ -1,8 +1,10 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Pictures with questions: written numbers and codes, and scenes of one to five shapes.
+"""Pictures with questions: written numbers and codes, and scenes of one to four shapes.
 
-A task is a function (rng, split, scene) -> (question, answer); a question about a colour-shape pair asks about one
-that belongs to the split.
+A kind of picture is a function (rng, split) -> picture, its map of labels (`drawing.label`, 0 where nothing is), and
+(task, question, answer)s.
+
+A question asks about a shape whose colour, kind and height in the picture are together of the split.
 """
 
 import random
@@ -13,15 +15,22 @@ from drawing import (
     COLOURS,
     DESCRIBE,
     SHAPES,
+    asked_pair,
     background,
     contrasting_light,
     draw_shape,
     draw_text,
     jitter,
+    label,
+    other_pair,
     pairs,
     text_of,
 )
 from PIL import Image
+
+
+Questions = list[tuple[str, str, str]]  # task, question, answer
+HEIGHTS = ("top", "middle", "bottom")
 
 
 @dataclass
@@ -38,27 +47,37 @@ class Item:
     def name(self) -> str:
         return f"{self.colour} {self.shape}"
 
+    @property
+    def height(self) -> str:
+        return HEIGHTS[int(3 * self.y)]
+
 
 def canvas(rng: random.Random, light: bool | None = None) -> Image.Image:
     """An empty picture of 96 to 160 pixels a side."""
     return background(rng, rng.randint(96, 160), rng.randint(96, 160), light)
 
 
-def text_picture(rng: random.Random, split: str) -> tuple[Image.Image, list[tuple[str, str, str]]]:
-    """A written number of one to four digits or code of two or three letters -> picture, (task, question, answer)s."""
+def text_picture(rng: random.Random, split: str) -> tuple[Image.Image, Image.Image, Questions]:
+    """A written number of two to four digits or code of two or three letters."""
     if rng.random() < 0.6:
-        task, kind, text = "number", "number", text_of(rng, split, string.digits, rng.choice((2, 3, 3, 4)))
+        task, kind, alphabet, lengths = "number", "number", string.digits, (2, 2, 3, 3, 4)
     else:
-        task, kind, text = "code", "code", text_of(rng, split, string.ascii_uppercase, rng.choice((2, 3)))
+        task, kind, alphabet, lengths = "code", "code", string.ascii_uppercase, (2, 3)
+    text = text_of(rng, split, alphabet, rng.choice(lengths))
     colour = rng.choice(list(COLOURS))
     image = canvas(rng, contrasting_light(rng, colour))
-    draw_text(rng, image, split, text, jitter(rng, COLOURS[colour]))
+    labels = Image.new("L", image.size)
+    draw_text(rng, image, split, text, colour, labels)
     read = rng.choice((f"What {kind} is written?", f"Read the {kind}."))
-    return image, [
-        (DESCRIBE, "Describe the picture.", f"{colour} {kind} {text}"),
-        (task, read, text),
-        ("text_colour", f"What colour is the {kind}?", colour),
-    ]
+    return (
+        image,
+        labels,
+        [
+            (DESCRIBE, "Describe the picture.", f"{colour} {kind} {text}"),
+            (task, read, text),
+            ("text_colour", f"What colour is the {kind}?", colour),
+        ],
+    )
 
 
 def place(rng: random.Random, count: int) -> list[tuple[float, float, float]]:
@@ -66,28 +85,30 @@ def place(rng: random.Random, count: int) -> list[tuple[float, float, float]]:
     while True:
         placed = []
         for _ in range(20 * count):
-            radius = rng.uniform(0.1, 0.16)
+            radius = rng.uniform(0.13, 0.2)
             x, y = rng.uniform(radius, 1 - radius), rng.uniform(radius, 1 - radius)
-            if all((x - a) ** 2 + (y - b) ** 2 > (1.25 * (radius + r)) ** 2 for a, b, r in placed):
+            if all((x - a) ** 2 + (y - b) ** 2 > (1.15 * (radius + r)) ** 2 for a, b, r in placed):
                 placed.append((x, y, radius))
             if len(placed) == count:
                 return placed
 
 
 def scene_items(rng: random.Random, split: str) -> list[Item]:
-    """One to five shapes; the first is of a pair that the split asks about, the others are of training's pairs too."""
-    choices = pairs("train") + pairs(split)
-    kinds = [rng.choice(pairs(split))]
-    for _ in range(rng.randint(0, 4)):
-        kinds.append(kinds[rng.randrange(len(kinds))] if rng.random() < 0.3 else rng.choice(choices))
-    return [Item(*kind, *spot) for kind, spot in zip(kinds, place(rng, len(kinds)), strict=True)]
+    """One to four shapes; the first is to be asked about. Equal shapes are frequent, so that there is to count."""
+    items = []
+    for x, y, radius in place(rng, rng.randint(1, 4)):
+        height = HEIGHTS[int(3 * y)]
+        pair = other_pair(rng, split, height) if items else asked_pair(rng, split, height)
+        if items and rng.random() < 0.4:
+            alike = [(colour, shape) for colour, shape in pairs("train", height) if shape == items[0].shape]
+            pair = rng.choice(alike)
+        items.append(Item(*pair, x, y, radius))
+    return items
 
 
 def describe(items: list[Item]) -> str:
     """The shapes from left to right, each with its height in the picture."""
-    heights = ("top", "middle", "bottom")
-    ordered = sorted(items, key=lambda item: item.x)
-    return ", ".join(f"{item.name} {heights[int(3 * item.y)]}" for item in ordered)
+    return ", ".join(f"{item.name} {item.height}" for item in sorted(items, key=lambda item: item.x))
 
 
 def colour_question(rng: random.Random, items: list[Item]):
@@ -126,31 +147,32 @@ def relation_question(rng: random.Random, items: list[Item]):
     yield "relation", f"Where is the {target.name} seen from the {other.name}?", answer
 
 
-def exists_question(rng: random.Random, items: list[Item], split: str):
-    colour, shape = (items[0].colour, items[0].shape) if rng.random() < 0.5 else rng.choice(pairs(split))
+def exists_question(rng: random.Random, items: list[Item]):
+    colour, shape = (
+        (items[0].colour, items[0].shape) if rng.random() < 0.5 else (rng.choice(list(COLOURS)), rng.choice(SHAPES))
+    )
     there = any((item.colour, item.shape) == (colour, shape) for item in items)
     yield "exists", f"Is there a {colour} {shape}?", "yes" if there else "no"
 
 
-def shape_picture(rng: random.Random, split: str) -> tuple[Image.Image, list[tuple[str, str, str]]]:
-    """A scene of shapes -> picture, (task, question, answer)s."""
+def shape_picture(rng: random.Random, split: str) -> tuple[Image.Image, Image.Image, Questions]:
+    """A scene of shapes."""
     items = scene_items(rng, split)
     image = canvas(rng)
+    labels = Image.new("L", image.size)
     for item in items:
-        side = min(image.size)
-        x, y = item.x * image.width, item.y * image.height
-        draw_shape(
-            image, item.shape, jitter(rng, COLOURS[item.colour]), x, y, item.radius * side, rng.uniform(-0.2, 0.2)
-        )
+        place_ = item.x * image.width, item.y * image.height, item.radius * min(image.size), rng.uniform(-0.2, 0.2)
+        draw_shape(image, item.shape, jitter(rng, COLOURS[item.colour]), *place_)
+        draw_shape(labels, item.shape, label(item.colour, item.shape), *place_)
     questions = [
         (DESCRIBE, "Describe the picture.", describe(items)),
         *colour_question(rng, items),
         *shape_question(rng, items),
         *count_questions(rng, items),
         *relation_question(rng, items),
-        *exists_question(rng, items, split),
+        *exists_question(rng, items),
     ]
-    return image, questions
+    return image, labels, questions
 
 
 PICTURE_TASKS = {

@@ -1,0 +1,61 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""What is compared: per experiment a task and its variants."""
+
+from dataclasses import dataclass
+
+from variants import Variant
+
+
+STEPS = 300
+TEST_QUESTIONS = 210  # per variant and seed
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Variants that are trained on one task. `tasks` replaces the task for the variants that it names."""
+
+    task: str
+    variants: tuple[Variant, ...]
+    tasks: dict[str, str]
+
+    def task_of(self, variant: Variant) -> str:
+        return self.tasks.get(variant.name, self.task)
+
+
+ONE_STEP = Variant("1 step of 16 tokens, as InternVL", tokens_per_step=16, adaln=False, temporal=False)
+FOUR_STEPS = Variant("4 steps of 4 tokens", repeats=4)
+FRAME_16 = Variant("per frame, 16 tokens", tokens_per_step=16, adaln=False, temporal=False)
+FEW_FRAMES_16 = Variant("per frame, 16 tokens, every fourth frame", tokens_per_step=16, adaln=False, temporal=False)
+
+EXPERIMENTS = {
+    "repeats": Experiment(
+        "detail",
+        (
+            Variant("1 step of 4 tokens"),
+            Variant("2 steps of 4 tokens", repeats=2),
+            FOUR_STEPS,
+            Variant("8 steps of 4 tokens", repeats=8),
+            ONE_STEP,
+        ),
+        {},
+    ),
+    "parts": Experiment(
+        "detail",
+        (
+            Variant("without AdaLN", repeats=4, adaln=False),
+            Variant("without temporal attention", repeats=4, temporal=False),
+            Variant("without both", repeats=4, adaln=False, temporal=False),
+        ),
+        {},
+    ),
+    "clips": Experiment(
+        "clips",
+        (
+            Variant("progressive, 4 tokens"),
+            Variant("per frame, 4 tokens", adaln=False, temporal=False),
+            FRAME_16,
+            FEW_FRAMES_16,
+        ),
+        {FEW_FRAMES_16.name: "few-frames"},
+    ),
+}

@@ -1,0 +1,99 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""Trains and scores the variants of an experiment, some at a time, one thread each.
+
+    python benchmarks/evidence/measure.py repeats|parts|clips [--seeds 0 1 2] [--only NAME] [--jobs 4]
+
+Each finished variant and seed goes to `results/EXPERIMENT.json` at once, in place of an earlier measurement of it.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+
+import paths
+
+
+# isort: split
+import torch
+import transformers
+from experiments import EXPERIMENTS, STEPS, TEST_QUESTIONS
+from learning import BATCH_SIZE, score, train
+from pools import Row, pool, to_batch
+from variants import Variant, build
+
+
+def pools_of(folder: Path, task: str, steps: int, jobs: int = 1) -> tuple[list[Row], list[Row]]:
+    """The rows that a task trains on and those that it is scored on; the same for all variants and seeds."""
+    training = pool(folder, task, "train", 0, steps * BATCH_SIZE, jobs)
+    return training, pool(folder, task, "test", 1, TEST_QUESTIONS, jobs)
+
+
+def measure(variant: Variant, task: str, seed: int, steps: int, folder: Path) -> dict:
+    """Trains and scores one variant with one seed."""
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    training, held_out = pools_of(folder, task, steps)
+    model = build(variant, paths.START, seed)
+    collate = partial(to_batch, config=model.config, factor=variant.factor(task != "detail"))
+    train(model, [training], collate, steps, seed)
+    return {
+        "variant": variant.name,
+        "seed": seed,
+        **score(model, held_out, collate),
+        "tokens_per_step": variant.tokens_per_step,
+        "steps_per_picture": variant.repeats,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "optimizer_steps": steps,
+        "seconds": round(time.perf_counter() - started),
+    }
+
+
+def store(name: str, row: dict) -> None:
+    """Puts the row into `results/NAME.json`, which is replaced as a whole or not at all."""
+    paths.RESULTS.mkdir(exist_ok=True)
+    file = paths.RESULTS / f"{name}.json"
+    rows = json.loads(file.read_text())["rows"] if file.exists() else []
+    rows = [old for old in rows if (old["variant"], old["seed"]) != (row["variant"], row["seed"])]
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    content = {"experiment": name, **versions, "date": time.strftime("%Y-%m-%d"), "rows": [*rows, row]}
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(unfinished, file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", help="the name of one variant")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="variants at a time (default: one per CPU)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "pvc-evidence")
+    options = parser.parse_args()
+    experiment = EXPERIMENTS[options.experiment]
+    variants = [v for v in experiment.variants if options.only in (None, v.name)]
+    if not variants:
+        parser.error(f"--only {options.only!r} is none of {[v.name for v in experiment.variants]}")
+    for task in {experiment.task_of(variant) for variant in variants}:
+        pools_of(options.cache, task, options.steps, options.jobs)
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as workers:
+        jobs = [
+            workers.submit(measure, variant, experiment.task_of(variant), seed, options.steps, options.cache)
+            for seed in options.seeds
+            for variant in variants
+        ]
+        for job in as_completed(jobs):
+            row = job.result()
+            store(options.experiment, row)
+            print(f"{row['variant']:42} seed {row['seed']}  answers {row['answers']:6.1%}  "
+                  f"tokens {row['tokens']:6.1%}  {row['seconds']} s", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""Makes the modules of pvc-tiny and of benchmarks importable, for scripts that run from any folder."""
+
+import sys
+from pathlib import Path
+
+
+ROOT = Path(__file__).parents[2]
+START = ROOT / "examples" / "pvc_tiny" / "checkpoint"
+RESULTS = Path(__file__).parent / "results"
+
+sys.path.extend(str(ROOT / folder) for folder in ("examples/pvc_tiny", "benchmarks"))

@@ -1,0 +1,124 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""Tables of docs/evidence.md and README's figure, from the stored results: `python benchmarks/evidence/report.py`."""
+
+import json
+import os
+import statistics
+from pathlib import Path
+
+import paths
+
+
+# isort: split
+from experiments import EXPERIMENTS
+from matplotlib.figure import Figure
+from tables import markdown, write_section
+
+
+DOCS = paths.ROOT / "docs"
+FIGURE = DOCS / "images" / "accuracy-against-tokens.png"
+SHOWN = {"repeats": "tokens", "parts": "tokens", "clips": "answers"}
+
+
+def results(name: str) -> list[dict]:
+    file = paths.RESULTS / f"{name}.json"
+    return json.loads(file.read_text())["rows"] if file.exists() else []
+
+
+def by_variant(rows: list[dict]) -> dict[str, list[dict]]:
+    """Rows by variant, in the order in which the experiments list them."""
+    order = [variant.name for experiment in EXPERIMENTS.values() for variant in experiment.variants]
+    names = {row["variant"]: None for row in rows}
+    ordered = sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+    return {name: [row for row in rows if row["variant"] == name] for name in ordered}
+
+
+def mean_and_spread(rows: list[dict], key: str) -> str:
+    values = [row[key] for row in rows]
+    spread = f" ± {statistics.stdev(values):.1%}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1%}{spread}"
+
+
+def visual_tokens(row: dict) -> int:
+    return row["tokens_per_step"] * row["steps_per_picture"]
+
+
+def detail_table(name: str) -> str:
+    lines = [
+        [
+            variant,
+            str(visual_tokens(rows[0])),
+            mean_and_spread(rows, "tokens"),
+            mean_and_spread(rows, "answers"),
+            f"{rows[0]['parameters'] / 1e6:.2f}",
+            str(len(rows)),
+        ]
+        for variant, rows in by_variant(results(name)).items()
+    ]
+    header = ["model", "tokens per picture", "characters", "all nine", "parameters, M", "seeds"]
+    return markdown(header, lines)
+
+
+def clips_table() -> str:
+    lines = [
+        [
+            variant,
+            str(rows[0]["tokens_per_step"]),
+            mean_and_spread(rows, "answers"),
+            f"{rows[0]['parameters'] / 1e6:.2f}",
+            str(len(rows)),
+        ]
+        for variant, rows in by_variant(results("clips")).items()
+    ]
+    return markdown(["model", "tokens per frame", "right answers", "parameters, M", "seeds"], lines)
+
+
+def conversion_table() -> str:
+    lines = [
+        [variant, mean_and_spread(rows, "pictures"), mean_and_spread(rows, "clips"), str(len(rows))]
+        for variant, rows in by_variant(results("conversion")).items()
+    ]
+    return markdown(["model", "pictures", "clips", "seeds"], lines)
+
+
+def draw_figure(path: Path) -> None:
+    """Accuracy against visual tokens: detail in pictures, and clips."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    pictures = by_variant(results("repeats"))
+    steps = [rows for rows in pictures.values() if rows[0]["tokens_per_step"] == 4]
+    single = [rows for rows in pictures.values() if rows[0]["tokens_per_step"] == 16]
+    _points(left, steps, visual_tokens, "tokens", "o-", "PVC, steps of 4 tokens")
+    _points(left, single, visual_tokens, "tokens", "s", "one step of 16 tokens")
+    left.set(title="Characters read in a picture", xlabel="visual tokens per picture")
+    for marker, (name, rows) in zip("os^v", by_variant(results("clips")).items()):
+        _points(right, [rows], lambda row: row["tokens_per_step"], "answers", marker, name)
+    right.set(title="Questions about clips", xlabel="visual tokens per frame", xlim=(0, 20))
+    for axes in (left, right):
+        axes.set_ylabel("right")
+        axes.yaxis.set_major_formatter("{x:.0%}")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished.png")
+    figure.savefig(unfinished, dpi=120)
+    os.replace(unfinished, path)
+
+
+def _points(axes, groups: list[list[dict]], tokens, key: str, style: str, label: str) -> None:
+    means = [statistics.mean(row[key] for row in rows) for rows in groups]
+    spreads = [statistics.pstdev([row[key] for row in rows]) for rows in groups]
+    axes.errorbar([tokens(rows[0]) for rows in groups], means, yerr=spreads, fmt=style, capsize=3, label=label)
+
+
+def main() -> None:
+    page = DOCS / "evidence.md"
+    for name in ("repeats", "parts"):
+        write_section(page, name, detail_table(name))
+    write_section(page, "clips", clips_table())
+    write_section(page, "conversion", conversion_table())
+    draw_figure(FIGURE)
+
+
+if __name__ == "__main__":
+    main()

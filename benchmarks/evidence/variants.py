@@ -1,0 +1,60 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""The models that are compared: pvc-tiny with the parts in question made anew, some of them switched off."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import paths  # noqa: F401  (makes pvc-tiny's modules importable)
+
+
+# isort: split
+import torch
+from model import TEMPORAL_GATE
+from torch import nn
+
+from modeling_pvc import PVCConfig, PVCForConditionalGeneration
+from modeling_pvc.modeling_vision_pvc import PVCStepModulation, PVCTemporalGate
+
+
+# Names of parameters that are made anew for every variant; the rest, ViT and text model, is pvc-tiny's.
+NEW = ("compressor.", "step_embedding.", ".temporal_")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a model spends and which parts of PVC it has.
+
+    Args:
+        tokens_per_step: 4 is PVC's share of the 64 patches (64 of 1,024 at full size), 16 is InternVL's (256).
+        repeats: steps of a picture.
+        adaln, temporal: whether step modulation and temporal attention are there.
+    """
+
+    name: str
+    tokens_per_step: int = 4
+    repeats: int = 1
+    adaln: bool = True
+    temporal: bool = True
+
+    def factor(self, is_clip: bool) -> int:
+        """Visual tokens for each of the 4 that a picture or frame has in the pools."""
+        return self.tokens_per_step // 4 * (1 if is_clip else self.repeats)
+
+
+def build(variant: Variant, start: Path, seed: int) -> PVCForConditionalGeneration:
+    """The variant with ViT and text model of `start`; its other parts are random and those switched off stay off."""
+    torch.manual_seed(seed)
+    config = PVCConfig.from_pretrained(start)
+    config.downsample_ratio = {4: 0.25, 16: 0.5}[variant.tokens_per_step]
+    config.vision_config.image_repeats = variant.repeats
+    model = PVCForConditionalGeneration(config)
+    trained = PVCForConditionalGeneration.from_pretrained(start, dtype=torch.float32).state_dict()
+    model.load_state_dict({k: v for k, v in trained.items() if not any(n in k for n in NEW)}, strict=False)
+    for module in model.modules():
+        if isinstance(module, PVCTemporalGate):
+            nn.init.constant_(module.weight, TEMPORAL_GATE if variant.temporal else 0.0)
+            module.requires_grad_(variant.temporal)
+        elif isinstance(module, PVCStepModulation):  # made as the identity
+            module.requires_grad_(variant.adaln)
+    model.set_attn_implementation("eager")  # the quicker one in training on a CPU
+    return model

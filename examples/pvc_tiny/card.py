@@ -1,0 +1,90 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""pvc-tiny's model card."""
+
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+
+
+BODY = """\
+# pvc-tiny
+
+A PVC model ([arXiv 2412.09613](https://arxiv.org/abs/2412.09613)) of {parameters:,} parameters, trained from scratch
+on drawn pictures and clips, for demos and tests. It knows nothing else: no photographs, no words beyond the questions
+of its data.
+
+| | |
+|---|---|
+| Frames | {size} x {size} pixels, one tile per picture |
+| Tokens per picture | {picture_tokens}, in {repeats} steps of {step_tokens} |
+| Tokens per video frame | {step_tokens} |
+| ViT | width {width}, {layers} layers, the last {temporal} progressive |
+| Text model | Qwen2, width {text_width}, {text_layers} layers, {vocabulary} tokens |
+
+## Accuracy
+
+Share of greedy answers that equal the truth ({asked}). Numbers, codes, fonts and combinations of colour, shape and
+place, direction, order or count were kept out of training.
+
+{tables}
+
+Measured with `python examples/pvc_tiny/evaluate.py FOLDER --card`; another `--seed` makes other questions.
+
+## Training
+
+`python examples/pvc_tiny/train.py FOLDER`: the ViT learns to name what covers each patch of a picture; the whole model
+learns to answer about pictures of one step, then about pictures of four steps and clips of 6 to 16 frames in equal
+parts. Muon and AdamW, bfloat16 autocast, every sample new; the curves are in `curves.png`.
+
+## Use
+
+```python
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained("examples/pvc_tiny/checkpoint", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("examples/pvc_tiny/checkpoint", trust_remote_code=True)
+question = {{"type": "text", "text": "Count the shapes."}}
+messages = [{{"role": "user", "content": [{{"type": "image", "path": "picture.png"}}, question]}}]
+inputs = processor.apply_chat_template(
+    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+)
+output = model.generate(**inputs, max_new_tokens=12)
+print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```
+"""
+TITLES = {"image": "pictures", "video": "clips"}
+
+
+def write_card(folder: Path, model, accuracies: dict[str, dict[str, float]], asked: str) -> None:
+    """Writes README.md. `accuracies` per kind and task, the mean under the kind's own name; `asked` says of what."""
+    config, vision, text = model.config, model.config.vision_config, model.config.text_config
+    tables = "\n\n".join(_table(kind, tasks) for kind, tasks in accuracies.items())
+    body = BODY.format(
+        parameters=model.num_parameters(),
+        size=vision.image_size,
+        repeats=vision.image_repeats,
+        step_tokens=config.tokens_per_step,
+        picture_tokens=config.tokens_per_step * vision.image_repeats,
+        width=vision.hidden_size,
+        layers=vision.num_hidden_layers,
+        temporal=vision.num_temporal_layers,
+        text_width=text.hidden_size,
+        text_layers=text.num_hidden_layers,
+        vocabulary=text.vocab_size,
+        asked=asked,
+        tables=tables,
+    )
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-text-to-text",
+        license="apache-2.0",
+        tags=["pvc", "custom_code", "video"],
+    )
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}").save(folder / "README.md")
+
+
+def _table(kind: str, tasks: dict[str, float]) -> str:
+    lines = [f"| {TITLES[kind]} | right |", "|---|---|"]
+    for task, value in tasks.items():
+        lines.append(f"| **all tasks** | **{value:.1%}** |" if task == kind else f"| {task} | {value:.1%} |")
+    return "\n".join(lines)

@@ -1,0 +1,68 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""The first stage of training: the encoder alone learns to name what covers each patch of a picture.
+
+Questions and answers alone teach an encoder from scratch to see, but slowly. PVC itself starts from a trained ViT.
+"""
+
+import numpy as np
+import torch
+from data import make_sample
+from drawing import COLOURS, NAMES
+from PIL import Image
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
+
+from modeling_pvc import PVCVisionConfig, PVCVisionModel
+
+
+MIN_COVERED = 0.08  # share of a patch's pixels; with less it counts as empty
+
+
+def patch_labels(labels: Image.Image, config: PVCVisionConfig) -> torch.Tensor:
+    """A picture's map of labels -> the most frequent label of each patch, 0 where hardly anything is: int[patches]."""
+    grid, patch = config.grid_size, config.patch_size
+    pixels = np.asarray(labels.resize((config.image_size, config.image_size), Image.Resampling.NEAREST))
+    patches = pixels.reshape(grid, patch, grid, patch).transpose(0, 2, 1, 3).reshape(grid * grid, -1)
+    found = []
+    for values in patches:
+        counts = np.bincount(values[values > 0], minlength=1)
+        found.append(int(counts.argmax()) if counts.sum() >= MIN_COVERED * len(values) else 0)
+    return torch.tensor(found)
+
+
+class PatchDataset(Dataset):
+    """Training pictures with their patches' labels."""
+
+    def __init__(self, length: int, config: PVCVisionConfig, seed: int):
+        self.length, self.config, self.seed = length, config, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        sample = make_sample("image", "train", self.seed, index)
+        frame = sample.media.resize((self.config.image_size, self.config.image_size), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(frame)).permute(2, 0, 1)
+        return {"pixel_values": pixels, "labels": patch_labels(sample.labels, self.config)}
+
+
+class PatchNamer(nn.Module):
+    """The encoder with a linear layer for the name and one for the colour of what covers a patch."""
+
+    def __init__(self, encoder: PVCVisionModel):
+        super().__init__()
+        self.encoder = encoder
+        self.name = nn.Linear(encoder.config.hidden_size, 1 + len(NAMES))
+        self.colour = nn.Linear(encoder.config.hidden_size, 1 + len(COLOURS))
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """uint8[N, 3, H, W], int[N, patches] of `drawing.label` or 0 -> the loss, and the names' scores."""
+        patches = self.encoder(pixel_values=pixel_values).last_hidden_state[:, 1:]
+        covered = labels > 0
+        names = torch.where(covered, 1 + (labels - 1) % len(NAMES), 0)
+        colours = torch.where(covered, 1 + (labels - 1) // len(NAMES), 0)
+        scores = self.name(patches)
+        loss = cross_entropy(scores.flatten(0, 1).float(), names.flatten())
+        loss = loss + cross_entropy(self.colour(patches).flatten(0, 1).float(), colours.flatten())
+        return {"loss": loss, "logits": scores}

@@ -1,0 +1,122 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""The evidence's scripts: what the variants share, what they lack, and what becomes of the results."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+
+
+pytest.importorskip("font_roboto", reason="pip install '.[tiny]'")
+
+import conversion_start
+import measure
+import paths
+import report
+from experiments import EXPERIMENTS, FOUR_STEPS, ONE_STEP
+from learning import score, train
+from pools import held_out_questions, pool, to_batch, training_question
+from variants import NEW, Variant, build
+
+from modeling_pvc import PVCConfig
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("pools")
+
+
+@pytest.fixture(scope="module")
+def config():
+    return PVCConfig.from_pretrained(paths.START)
+
+
+def test_pools_are_made_once_and_kept(folder, monkeypatch):
+    rows = pool(folder, "detail", "test", 1, 6, jobs=1)
+    assert len(rows) == 6 and all(row["frames"].dtype == torch.uint8 for row in rows)
+    monkeypatch.setattr("pools.Encoder", None)
+    again = pool(folder, "detail", "test", 1, 6, jobs=1)
+    assert all(torch.equal(row[name], other[name]) for row, other in zip(rows, again) for name in row)
+
+
+@pytest.mark.parametrize("task", ["detail", "pictures", "clips", "few-frames"])
+def test_questions_are_determined_by_seed_and_index(task):
+    texts = [str(training_question(task, 0, index)[-1]) for index in (3, 3, 4)]
+    assert texts[0] == texts[1] and len(set(texts)) == 2
+    assert len(held_out_questions(task, 1, 7)) >= 7
+
+
+def test_every_fourth_frame(folder):
+    all_frames, few = (pool(folder, task, "test", 1, 7, jobs=1) for task in ("clips", "few-frames"))
+    assert [len(row["frames"]) for row in few] == [-(-len(row["frames"]) // 4) for row in all_frames]
+
+
+def test_variants_differ_in_placeholders_alone(folder, config):
+    rows = pool(folder, "clips", "test", 1, 7, jobs=1)
+    one, four = (to_batch(rows, config, factor) for factor in (1, 4))
+    visual = config.video_token_id
+    assert torch.equal(one["pixel_values_videos"], four["pixel_values_videos"])
+    assert [(ids == visual).sum() * 4 for ids in one["input_ids"]] == [
+        (ids == visual).sum() for ids in four["input_ids"]
+    ]
+    for a, b in zip(one["input_ids"], four["input_ids"]):
+        assert torch.equal(a[(a != visual) & (a != 0)], b[(b != visual) & (b != 0)])
+    assert (one["labels"] != -100).sum() == (four["labels"] != -100).sum()
+
+
+@pytest.mark.parametrize("variant", [v for e in EXPERIMENTS.values() for v in e.variants], ids=lambda v: v.name)
+def test_what_is_switched_off_stays_off(variant, folder, config):
+    task = "clips" if variant.name in {v.name for v in EXPERIMENTS["clips"].variants} else "detail"
+    rows = pool(folder, task, "test", 1, 7, jobs=1)
+    model = build(variant, paths.START, seed=0)
+    assert model.config.tokens_per_step == variant.tokens_per_step
+    collate = partial(to_batch, config=model.config, factor=variant.factor(task == "clips"))
+    train(model, [rows], collate, steps=2, seed=0)
+    for name, parameter in model.named_parameters():
+        if "modulation" in name:
+            assert bool(parameter.any()) == variant.adaln, name
+        if "temporal_gate" in name:
+            assert bool(parameter.any()) == variant.temporal, name
+    assert 0 <= score(model, rows, collate)["answers"] <= 1
+
+
+def test_all_variants_start_from_the_same_weights():
+    first, second = (build(variant, paths.START, seed=0).state_dict() for variant in (FOUR_STEPS, ONE_STEP))
+    kept = [name for name in first if not any(new in name for new in NEW)]
+    assert len(kept) > 50 and all(torch.equal(first[name], second[name]) for name in kept)
+
+
+def test_a_measured_row_replaces_the_earlier_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    for seed, value in ((0, 0.1), (1, 0.2), (0, 0.3)):
+        measure.store("repeats", {"variant": "a", "seed": seed, "answers": value})
+    rows = json.loads((tmp_path / "repeats.json").read_text())["rows"]
+    assert [(row["seed"], row["answers"]) for row in rows] == [(1, 0.2), (0, 0.3)]
+
+
+def test_the_untrained_start_is_lossless(folder, config):
+    """InternVL and its conversion give the same logits on pictures, so the evidence compares what it says."""
+    rows = pool(folder, "pictures", "test", 1, 9, jobs=1)
+    source = conversion_start.internvl(seed=0).eval()
+    model = conversion_start.converted(source)
+    with torch.no_grad():
+        expected = source(**conversion_start.internvl_batch(rows, config)).logits
+        got = model(**conversion_start.pvc_batch(rows, model.config)).logits
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
+def test_report(tmp_path, monkeypatch):
+    page = tmp_path / "evidence.md"
+    page.write_text((report.DOCS / "evidence.md").read_text())
+    monkeypatch.setattr(report, "DOCS", tmp_path)
+    monkeypatch.setattr(report, "FIGURE", tmp_path / "figure.png")
+    report.main()
+    assert page.read_text() == (paths.ROOT / "docs" / "evidence.md").read_text(), "run benchmarks/evidence/report.py"
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_names_of_variants_are_unique():
+    names = [variant.name for experiment in EXPERIMENTS.values() for variant in experiment.variants]
+    assert len(set(names)) == len(names)
+    assert Variant("x", tokens_per_step=16, repeats=4).factor(is_clip=False) == 16
