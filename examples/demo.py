@@ -60,7 +60,7 @@ def ask(model, processor, path: Path, sample: Sample) -> int:
     given = answers(model, processor, conversations)
     print(f"\n{path}")
     for (question, truth), answer in zip(asked, given, strict=True):
-        print(f"  {question:66} {answer:16} truth: {truth:16} {'right' if answer == truth else 'WRONG'}")
+        print(f"  {question:48} {answer:17} truth: {truth:17} {'right' if answer == truth else 'WRONG'}")
     return sum(answer == truth for (_, truth), answer in zip(asked, given, strict=True))
 
 

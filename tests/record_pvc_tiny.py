@@ -23,8 +23,8 @@ SEED, COUNT = 2024, 10
 
 def main() -> None:
     checkpoint = ROOT / "examples" / "pvc_tiny" / "checkpoint"
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint).eval()
-    processor = AutoProcessor.from_pretrained(checkpoint)
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, trust_remote_code=True).eval()
+    processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     lines = []
     for kind in ("image", "video"):

@@ -90,9 +90,9 @@ def test_interactive_chat(pvc, picture, capsys, monkeypatch):
 def test_inspect(pvc, picture, clip, capsys):
     assert pvc("inspect", "--image", picture, "--video", clip, "--num-frames", 5) == 0
     image, video, total = (line.split() for line in capsys.readouterr().out.splitlines()[1:])
-    assert image[1:] == ["7", "tiles", "28", "28", "1792"]
-    assert video[1:] == ["5", "frames", "5", "5", "1280"]
-    assert total == ["sum", "33", "33", "3072"]
+    assert image[1:] == ["7", "tiles", "28", "28", "28"]
+    assert video[1:] == ["5", "frames", "5", "5", "20"]
+    assert total == ["sum", "33", "33", "48"]
 
 
 @pytest.mark.parametrize("kind", ["image", "video"])

@@ -102,7 +102,7 @@ def test_the_needle_is_in_one_frame_alone():
 
 
 def test_training_conversations():
-    data = TinyDataset(length=40, clips=True)
+    data = TinyDataset(length=40, turns=("image", "video"), run=1, seed=0)
     kinds = [data[i]["messages"][0]["content"][0] for i in range(40)]
     assert [block["type"] for block in kinds] == ["image", "video"] * 20
     assert all(MIN_FRAMES <= block["num_frames"] <= MAX_FRAMES for block in kinds[1::2])
@@ -175,15 +175,18 @@ def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
     def run(folder):
         arguments = ["train", str(folder), "--batch-size", "2", "--workers", "0", "--save-every", "2"]
-        arguments += [f"--{stage}-steps={steps}" for stage, steps in (("patches", 1), ("pictures", 1), ("mixed", 4))]
+        arguments += [
+            f"--{stage}-steps={steps}"
+            for stage, steps in (("patches", 1), ("pictures", 1), ("mixed", 1), ("questions", 4))
+        ]
         monkeypatch.setattr(sys, "argv", arguments)
         train.main()
         return load_file(folder / "model.safetensors")
 
     whole = run(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole" / "runs", tmp_path / "stopped" / "runs")
-    shutil.rmtree(tmp_path / "stopped" / "runs" / "mixed" / "checkpoint-4")
-    assert (tmp_path / "stopped" / "runs" / "mixed" / "checkpoint-2").is_dir()
+    shutil.rmtree(tmp_path / "stopped" / "runs" / "questions" / "checkpoint-4")
+    assert (tmp_path / "stopped" / "runs" / "questions" / "checkpoint-2").is_dir()
     resumed = run(tmp_path / "stopped")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     assert (tmp_path / "stopped" / "curves.png").is_file()

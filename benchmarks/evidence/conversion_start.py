@@ -21,7 +21,6 @@ import paths
 
 # isort: split
 import torch
-from experiments import STEPS
 from learning import score, train
 from measure import pools_of, store
 from peft import get_peft_model
@@ -33,7 +32,7 @@ from modeling_pvc import PVCConfig, PVCForConditionalGeneration, pvc_lora_config
 from modeling_pvc.modeling_vision_pvc import normalize_raw_frames
 
 
-LORA_STEPS = 150
+STEPS, LORA_STEPS = 160, 80
 TASKS = ("pictures", "clips")
 # From PVC's names of ViT and text model to those of transformers' InternVL.
 NAMES = (

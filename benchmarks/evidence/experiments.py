@@ -1,22 +1,22 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """What is compared: per experiment a task and its variants."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from variants import Variant
 
 
-STEPS = 300
 TEST_QUESTIONS = 210  # per variant and seed
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Variants that are trained on one task. `tasks` replaces the task for the variants that it names."""
+    """Variants that are trained on one task for some optimizer steps; `tasks` replaces it for those that it names."""
 
     task: str
+    steps: int
     variants: tuple[Variant, ...]
-    tasks: dict[str, str]
+    tasks: dict[str, str] = field(default_factory=dict)
 
     def task_of(self, variant: Variant) -> str:
         return self.tasks.get(variant.name, self.task)
@@ -30,6 +30,7 @@ FEW_FRAMES_16 = Variant("per frame, 16 tokens, every fourth frame", tokens_per_s
 EXPERIMENTS = {
     "repeats": Experiment(
         "detail",
+        200,
         (
             Variant("1 step of 4 tokens"),
             Variant("2 steps of 4 tokens", repeats=2),
@@ -37,19 +38,19 @@ EXPERIMENTS = {
             Variant("8 steps of 4 tokens", repeats=8),
             ONE_STEP,
         ),
-        {},
     ),
     "parts": Experiment(
         "detail",
+        200,
         (
             Variant("without AdaLN", repeats=4, adaln=False),
             Variant("without temporal attention", repeats=4, temporal=False),
             Variant("without both", repeats=4, adaln=False, temporal=False),
         ),
-        {},
     ),
     "clips": Experiment(
         "clips",
+        120,
         (
             Variant("progressive, 4 tokens"),
             Variant("per frame, 4 tokens", adaln=False, temporal=False),

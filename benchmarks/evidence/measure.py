@@ -22,7 +22,7 @@ import paths
 # isort: split
 import torch
 import transformers
-from experiments import EXPERIMENTS, STEPS, TEST_QUESTIONS
+from experiments import EXPERIMENTS, TEST_QUESTIONS
 from learning import BATCH_SIZE, score, train
 from pools import Row, pool, to_batch
 from variants import Variant, build
@@ -73,18 +73,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", help="the name of one variant")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="variants at a time (default: one per CPU)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="optimizer steps (default: the experiment's)")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "pvc-evidence")
     options = parser.parse_args()
     experiment = EXPERIMENTS[options.experiment]
+    steps = options.steps or experiment.steps
     variants = [v for v in experiment.variants if options.only in (None, v.name)]
     if not variants:
         parser.error(f"--only {options.only!r} is none of {[v.name for v in experiment.variants]}")
     for task in {experiment.task_of(variant) for variant in variants}:
-        pools_of(options.cache, task, options.steps, options.jobs)
+        pools_of(options.cache, task, steps, options.jobs)
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as workers:
         jobs = [
-            workers.submit(measure, variant, experiment.task_of(variant), seed, options.steps, options.cache)
+            workers.submit(measure, variant, experiment.task_of(variant), seed, steps, options.cache)
             for seed in options.seeds
             for variant in variants
         ]

@@ -54,8 +54,8 @@ def training_question(task: str, seed: int, index: int) -> list[dict]:
     if task == "detail":
         return detail_question("train", seed, index)
     if task == "pictures":
-        return TinyDataset(0, False, seed)[index]["messages"]
-    return TinyDataset(0, True, seed)[2 * index + 1]["messages"]
+        return TinyDataset(0, ("image",), 1, seed)[index]["messages"]
+    return TinyDataset(0, ("video",), 1, seed)[index]["messages"]
 
 
 def held_out_questions(task: str, seed: int, count: int) -> list[list[dict]]:

@@ -10,14 +10,13 @@ import paths
 
 
 # isort: split
-from experiments import EXPERIMENTS
+from experiments import EXPERIMENTS, FOUR_STEPS
 from matplotlib.figure import Figure
 from tables import markdown, write_section
 
 
 DOCS = paths.ROOT / "docs"
 FIGURE = DOCS / "images" / "accuracy-against-tokens.png"
-SHOWN = {"repeats": "tokens", "parts": "tokens", "clips": "answers"}
 
 
 def results(name: str) -> list[dict]:
@@ -43,7 +42,7 @@ def visual_tokens(row: dict) -> int:
     return row["tokens_per_step"] * row["steps_per_picture"]
 
 
-def detail_table(name: str) -> str:
+def detail_table(measured: list[dict]) -> str:
     lines = [
         [
             variant,
@@ -53,7 +52,7 @@ def detail_table(name: str) -> str:
             f"{rows[0]['parameters'] / 1e6:.2f}",
             str(len(rows)),
         ]
-        for variant, rows in by_variant(results(name)).items()
+        for variant, rows in by_variant(measured).items()
     ]
     header = ["model", "tokens per picture", "characters", "all nine", "parameters, M", "seeds"]
     return markdown(header, lines)
@@ -113,8 +112,10 @@ def _points(axes, groups: list[list[dict]], tokens, key: str, style: str, label:
 
 def main() -> None:
     page = DOCS / "evidence.md"
-    for name in ("repeats", "parts"):
-        write_section(page, name, detail_table(name))
+    repeats = results("repeats")
+    whole = [row for row in repeats if row["variant"] == FOUR_STEPS.name]
+    write_section(page, "repeats", detail_table(repeats))
+    write_section(page, "parts", detail_table(whole + results("parts")))
     write_section(page, "clips", clips_table())
     write_section(page, "conversion", conversion_table())
     draw_figure(FIGURE)

@@ -23,8 +23,8 @@ of its data.
 
 ## Accuracy
 
-Share of greedy answers that equal the truth ({asked}). Numbers, codes, fonts and combinations of colour, shape and
-place, direction, order or count were kept out of training.
+Share of greedy answers that equal the truth: {asked}. Numbers, codes, fonts and combinations of
+colour, shape and place, direction, order or count were kept out of training.
 
 {tables}
 
@@ -33,8 +33,9 @@ Measured with `python examples/pvc_tiny/evaluate.py FOLDER --card`; another `--s
 ## Training
 
 `python examples/pvc_tiny/train.py FOLDER`: the ViT learns to name what covers each patch of a picture; the whole model
-learns to answer about pictures of one step, then about pictures of four steps and clips of 6 to 16 frames in equal
-parts. Muon and AdamW, bfloat16 autocast, every sample new; the curves are in `curves.png`.
+learns to describe and answer about pictures of one step, then about pictures of four steps and clips of 6 to 16 frames
+in equal parts; questions alone, mostly about pictures, come last. Muon and AdamW, bfloat16 autocast, every sample new;
+the curves are in `curves.png`.
 
 ## Use
 

@@ -71,23 +71,29 @@ def conversation(sample: Sample, questions: list[tuple[str, str, str]], answered
 
 
 class TinyDataset(Dataset):
-    """Training conversations of up to three questions and a description.
+    """Training conversations. Every sample is new, the length only says when training ends.
 
-    Every sample is new, the length only says when training ends. `clips` mixes as many clips as pictures in.
+    Args:
+        turns: kinds of samples that take turns; `run` samples of a kind follow one another, because batches of one
+            kind need less padding.
+        describe: ask for a description last (answers could be read from it), after up to three questions, rather than
+            all questions alone.
     """
 
-    def __init__(self, length: int, clips: bool, seed: int = 0):
-        self.length, self.clips, self.seed = length, clips, seed
+    def __init__(self, length: int, turns: tuple[str, ...], run: int, seed: int, describe: bool = True):
+        self.length, self.turns, self.run, self.seed, self.describe = length, turns, run, seed, describe
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = make_sample("video" if self.clips and index % 2 else "image", "train", self.seed, index)
+        sample = make_sample(self.turns[index // self.run % len(self.turns)], "train", self.seed, index)
         rng = random.Random(index)
         description, *others = sample.questions
+        if not self.describe:
+            return {"messages": conversation(sample, rng.sample(others, len(others)))}
         asked = [] if rng.random() < 0.3 else rng.sample(others, min(3, len(others)))
-        return {"messages": conversation(sample, [*asked, description])}  # last, else answers could be read from it
+        return {"messages": conversation(sample, [*asked, description])}
 
 
 def write_samples(folder: Path, split: str, count: int, seed: int) -> None:

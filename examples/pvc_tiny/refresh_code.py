@@ -6,14 +6,14 @@ import os
 import tempfile
 from pathlib import Path
 
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 
 def refresh_code(folder: Path) -> None:
     """Replaces code and configuration files by those that saving writes today. Weights and card stay."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as fresh:
-        AutoModelForImageTextToText.from_pretrained(folder).save_pretrained(fresh)
-        AutoProcessor.from_pretrained(folder).save_pretrained(fresh)
+        PVCForConditionalGeneration.from_pretrained(folder).save_pretrained(fresh)
+        PVCProcessor.from_pretrained(folder).save_pretrained(fresh)
         for file in folder.glob("*.py"):
             file.unlink()
         for file in Path(fresh).iterdir():

@@ -3,15 +3,17 @@
 
     python examples/pvc_tiny/train.py pvc-tiny [--seed 0]
 
-Three stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a ViT
-that can see. `pictures` teaches the whole model to answer, with one step per picture. `mixed` trains on pictures of 4
-steps and clips of 6 to 16 frames. An interrupted run goes on where it stopped when the command is given again. The
-folder gets the model with code and processor, `curves.png`, and checkpoints and TensorBoard files under `runs/`.
+Four stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a ViT
+that can see. `pictures` teaches the whole model to describe and to answer, with one step per picture. `mixed` goes on
+with pictures of 4 steps and clips of 6 to 16 frames in equal parts, `questions` with questions alone, mostly about
+pictures. An interrupted run goes on where it stopped when the command is given again. The folder gets the model with
+code and processor, `curves.png`, and checkpoints and TensorBoard files under `runs/`.
 """
 
 import argparse
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from curves import draw_curves
@@ -26,7 +28,21 @@ from transformers.trainer_utils import get_last_checkpoint
 from modeling_pvc import PVCConfig, PVCDataCollator, PVCForConditionalGeneration
 
 
-STEPS = {"patches": 2500, "pictures": 3000, "mixed": 3500}  # optimizer steps of the stages
+class Stage(NamedTuple):
+    """A stage of conversations: `turns` and `describe` as in `TinyDataset`; `repeats`, the steps of a picture."""
+
+    steps: int
+    turns: tuple[str, ...]
+    repeats: int
+    describe: bool
+
+
+PATCH_STEPS = 2500
+STAGES = {
+    "pictures": Stage(3000, ("image",), 1, True),
+    "mixed": Stage(2200, ("image", "video"), 4, True),
+    "questions": Stage(2000, (*["image"] * 7, "video"), 4, False),
+}
 
 
 class Validation(TrainerCallback):
@@ -56,13 +72,11 @@ def initialize(config: PVCConfig) -> PVCForConditionalGeneration:
     return model
 
 
-def train_stage(name: str, model, options: argparse.Namespace, seed: int, processor=None) -> list[dict]:
+def train(name: str, model, data, options: argparse.Namespace, batch_size: int, processor=None):
     """Trains a stage and returns the log; goes on from the stage's last checkpoint if there is one."""
-    steps = getattr(options, f"{name}_steps")
-    batch_size = options.batch_size * (2 if name == "patches" else 1)
     arguments = TrainingArguments(
         output_dir=str(options.folder / "runs" / name),
-        max_steps=steps,
+        max_steps=len(data) // batch_size,
         per_device_train_batch_size=batch_size,
         lr_scheduler_type="cosine",
         warmup_steps=200,
@@ -75,23 +89,19 @@ def train_stage(name: str, model, options: argparse.Namespace, seed: int, proces
         save_steps=options.save_every,
         save_total_limit=2,
         report_to="tensorboard",
-        seed=seed,
+        seed=options.seed,
         use_cpu=not torch.cuda.is_available(),
     )
-    length = steps * batch_size
-    if name == "patches":
-        data, callbacks = PatchDataset(length, model.encoder.config, seed), []
-    else:
-        data, callbacks = TinyDataset(length, name == "mixed", seed), [Validation(processor, name == "mixed")]
+    validation = [Validation(processor, clips=name != "pictures")] if processor else []
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=data,
         data_collator=PVCDataCollator(processor) if processor else None,
-        callbacks=callbacks,
+        callbacks=validation,
         optimizers=(MuonAdamW(model, options.muon_lr, options.adamw_lr, weight_decay=0.05), None),
     )
-    for callback in callbacks:
+    for callback in validation:
         callback.trainer = trainer
     folder = Path(arguments.output_dir)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
@@ -102,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where model and checkpoints go")
     parser.add_argument("--seed", type=int, default=0)
-    for name, steps in STEPS.items():
+    for name, steps in {"patches": PATCH_STEPS, **{name: stage.steps for name, stage in STAGES.items()}}.items():
         parser.add_argument(f"--{name}-steps", type=int, default=steps)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--muon-lr", type=float, default=3e-3)
@@ -117,10 +127,15 @@ def main() -> None:
     model = initialize(tiny_config(tokenizer))
     processor = tiny_processor(model.config, tokenizer)
     model.config.vision_config.image_repeats = 1
-    logs = [train_stage("patches", PatchNamer(model.model.vision_tower), options, options.seed)]
-    for name, repeats in (("pictures", 1), ("mixed", 4)):
-        model.config.vision_config.image_repeats = processor.image_repeats = repeats
-        logs.append(train_stage(name, model, options, options.seed + len(logs), processor))
+    size = 2 * options.batch_size
+    data = PatchDataset(options.patches_steps * size, model.config.vision_config, options.seed)
+    logs = [train("patches", PatchNamer(model.model.vision_tower), data, options, size)]
+    for name, stage in STAGES.items():
+        model.config.vision_config.image_repeats = processor.image_repeats = stage.repeats
+        size, seed = options.batch_size, options.seed + len(logs)
+        length = getattr(options, f"{name}_steps") * size
+        data = TinyDataset(length, stage.turns, size, seed, stage.describe)
+        logs.append(train(name, model, data, options, size, processor))
     model.save_pretrained(options.folder)
     processor.save_pretrained(options.folder)
     draw_curves(logs, options.folder / "curves.png")

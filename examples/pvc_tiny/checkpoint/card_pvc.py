@@ -1,0 +1,84 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""The model card that `push_to_hub` writes where there is none yet."""
+
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+
+
+GENERATED = "automatically generated"  # in transformers' own card; a card that somebody wrote is left as it is
+TAGS = ("pvc", "custom_code", "video")
+INTRODUCTION = """\
+# {name}
+
+{what}, with progressive visual token compression (PVC, [arXiv 2412.09613](https://arxiv.org/abs/2412.09613)), pushed
+with `push_to_hub` of its `{class_name}`. The code travels with the weights and runs with `trust_remote_code=True`: pin
+it with `revision="<commit>"`.
+"""
+COSTS = """
+| | |
+|---|---|
+| Tokens per image tile | {tile_tokens} |
+| Tokens per video frame | {frame_tokens} |
+| Parameters | {parameters:,} |
+"""
+CHAT_SNIPPET = """
+```python
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained("{repository}", trust_remote_code=True, dtype="auto")
+processor = AutoProcessor.from_pretrained("{repository}", trust_remote_code=True)
+messages = [{{"role": "user", "content": [{{"type": "text", "text": "Hello."}}]}}]
+inputs = processor.apply_chat_template(
+    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+)
+output = model.generate(**inputs, max_new_tokens=16)
+print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```
+"""
+CHAT_NOTES = """
+Images and videos go into the message as `{{"type": "image", "path": "photo.jpg"}}` and
+`{{"type": "video", "path": "clip.mp4"}}`. The processor is pushed with `processor.push_to_hub("{repository}")`.
+"""
+ENCODER_SNIPPET = """
+```python
+import torch
+from transformers import AutoModel
+
+encoder = AutoModel.from_pretrained("{repository}", trust_remote_code=True)
+size = encoder.config.image_size
+video = torch.zeros(1, 8, 3, size, size)  # one video of 8 normalised frames
+features = encoder(pixel_values_videos=video).last_hidden_state  # [8, 1 + patches, width]
+```
+"""
+
+
+def complete_model_card(path: Path, model, repository: str) -> None:
+    """Adds PVC's metadata to the card at `path`, and replaces transformers' generated text by one about the model."""
+    card = ModelCard.load(path)
+    alone = model.config.model_type == "pvc_vision"
+    card.data.library_name = "transformers"
+    if getattr(card.data, "pipeline_tag", None) is None:
+        card.data.pipeline_tag = "image-feature-extraction" if alone else "image-text-to-text"
+    card.data.tags = [*(card.data.tags or []), *(tag for tag in TAGS if tag not in (card.data.tags or []))]
+    if GENERATED in card.text:
+        card.text = _text(model, repository, alone)
+    card.save(path)
+
+
+def _text(model, repository: str, alone: bool) -> str:
+    values = {
+        "name": repository.split("/")[-1],
+        "what": "A video and image encoder" if alone else "A vision-language model for images and videos",
+        "class_name": type(model).__name__,
+        "repository": repository,
+    }
+    if alone:
+        return (INTRODUCTION + ENCODER_SNIPPET).format(**values)
+    config, vision = model.config, model.config.vision_config
+    values.update(
+        tile_tokens=config.tokens_per_step * vision.image_repeats,
+        frame_tokens=config.tokens_per_step * vision.video_repeats,
+        parameters=model.num_parameters(),
+    )
+    return (INTRODUCTION + COSTS + CHAT_SNIPPET + CHAT_NOTES).format(**values)

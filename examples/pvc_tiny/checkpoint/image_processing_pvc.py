@@ -1,0 +1,194 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""Images -> tiles: InternVL's dynamic tiling with a thumbnail (no torchvision needed)."""
+
+from .requirements_pvc import check_transformers_version  # noqa: F401  (an old transformers stops here)
+
+
+# isort: split
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    PILImageResampling,
+    SizeDict,
+)
+from transformers.processing_utils import ImagesKwargs, Unpack
+from transformers.utils import TensorType, auto_docstring
+
+from .pictures_pvc import load_image, to_rgb, to_uint8_pixels
+from .resize_pvc import FrameWriter, check_resample_backend, common_size, image_size, run_parallel, write_tiles
+
+
+@functools.cache
+def tile_grids(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
+    """(columns, rows) of every grid of `min_tiles` to `max_tiles` tiles, smallest first.
+
+    Grids of equal size keep the order in which a Python set of them iterates, as in InternVL's `dynamic_preprocess`:
+    that order decides ties.
+    """
+    grids = {
+        (columns, rows)
+        for tiles in range(min_tiles, max_tiles + 1)
+        for columns in range(1, tiles + 1)
+        for rows in range(1, tiles + 1)
+        if min_tiles <= columns * rows <= max_tiles
+    }
+    return tuple(sorted(grids, key=lambda grid: grid[0] * grid[1]))
+
+
+def choose_grid(width: int, height: int, tile_size: int, min_tiles: int, max_tiles: int) -> tuple[int, int]:
+    """(columns, rows) of the grid whose aspect ratio is closest to the image's (InternVL's rule).
+
+    Of two equally close grids the larger wins if the image has more than half its pixels.
+    """
+    if not 1 <= min_tiles <= max_tiles:
+        raise ValueError(
+            f"min_image_tiles={min_tiles} and max_image_tiles={max_tiles} allow no image; 1 <= min <= max is needed."
+        )
+    best, best_difference = (1, 1), float("inf")
+    for columns, rows in tile_grids(min_tiles, max_tiles):
+        difference = abs(width / height - columns / rows)
+        if difference < best_difference:
+            best, best_difference = (columns, rows), difference
+        elif difference == best_difference and width * height > 0.5 * tile_size * tile_size * columns * rows:
+            best = (columns, rows)
+    return best
+
+
+def count_tiles(grid: tuple[int, int], use_thumbnail: bool) -> int:
+    """Tiles of an image cut into that grid, with the thumbnail that an image of several tiles gets."""
+    tiles = grid[0] * grid[1]
+    return tiles + (use_thumbnail and tiles > 1)
+
+
+class PVCImageProcessorKwargs(ImagesKwargs, total=False):
+    r"""
+    crop_to_patches (`bool`, *optional*, defaults to `self.crop_to_patches`):
+        Whether to cut the image into tiles. Otherwise it is one tile, resized to `size`.
+    min_image_tiles (`int`, *optional*, defaults to `self.min_image_tiles`):
+        Smallest number of tiles of an image, the thumbnail not counted.
+    max_image_tiles (`int` or `list[int]`, *optional*, defaults to `self.max_image_tiles`):
+        Largest number of tiles of an image, the thumbnail not counted; a list has one number per image.
+    use_thumbnail (`bool`, *optional*, defaults to `self.use_thumbnail`):
+        Whether an image of more than one tile is followed by a tile that shows it whole.
+    resample_backend (`str`, *optional*, defaults to `self.resample_backend`):
+        `"torch"`, or `"pil"` for the pixels of the reference to the last bit, at more than twice the time. The two
+        differ by at most 2 of 255 levels, on less than 1 % of the pixels of a photograph.
+    """
+
+    crop_to_patches: bool
+    min_image_tiles: int
+    max_image_tiles: int | list[int] | None
+    use_thumbnail: bool
+    resample_backend: str
+
+
+@auto_docstring
+class PVCImageProcessor(PilBackend):
+    _auto_class = "AutoImageProcessor"
+    valid_kwargs = PVCImageProcessorKwargs
+    resample = PILImageResampling.BICUBIC
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
+    size = {"height": 448, "width": 448}
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+    crop_to_patches = True
+    min_image_tiles = 1
+    max_image_tiles = 12
+    use_thumbnail = True
+    resample_backend = "torch"
+    model_input_names = ["pixel_values"]
+
+    def __init__(self, **kwargs: Unpack[PVCImageProcessorKwargs]):
+        super().__init__(**kwargs)
+
+    def fetch_images(self, image_url_or_urls: Any):
+        """Loads nested lists of sources (see `media_pvc`); `None` entries, those of text-only samples, are dropped."""
+        loaded = iter(run_parallel(load_image, list(_leaves(image_url_or_urls))))
+        return _fill(image_url_or_urls, loaded)
+
+    def process_image(self, image, do_convert_rgb=None, input_data_format=None, **kwargs) -> Image.Image | np.ndarray:
+        """A loaded picture -> an RGB image or uint8[H, W, 3]; no copy is made where it is one."""
+        return to_rgb(image) if isinstance(image, Image.Image) else to_uint8_pixels(image, input_data_format)
+
+    def _preprocess(
+        self,
+        images: list[Image.Image | np.ndarray],
+        do_resize: bool,
+        size: SizeDict,
+        resample: "PILImageResampling | int | None",
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: list[float],
+        image_std: list[float],
+        return_tensors: str | TensorType | None,
+        crop_to_patches: bool,
+        min_image_tiles: int,
+        max_image_tiles: int | list[int] | None,
+        use_thumbnail: bool,
+        resample_backend: str,
+        **kwargs,
+    ) -> BatchFeature:
+        check_resample_backend(resample_backend, resample)
+        max_image_tiles = self.max_image_tiles if max_image_tiles is None else max_image_tiles
+        limits = max_image_tiles if isinstance(max_image_tiles, (list, tuple)) else [max_image_tiles] * len(images)
+        if len(limits) != len(images):
+            raise ValueError(f"max_image_tiles has {len(limits)} numbers for {len(images)} images.")
+        grids = [(1, 1)] * len(images)
+        if do_resize and crop_to_patches:
+            grids = [
+                choose_grid(*image_size(image), size.width, min_image_tiles, limit)
+                for image, limit in zip(images, limits, strict=True)
+            ]
+        counts = [count_tiles(grid, use_thumbnail) for grid in grids]
+        width, height = (size.width, size.height) if do_resize else common_size(images)
+        moments = (do_rescale, rescale_factor, do_normalize, image_mean, image_std)
+        writer = FrameWriter(sum(counts), height, width, *moments)
+
+        first = 0
+        for image, (columns, rows), count in zip(images, grids, counts, strict=True):
+            thumbnail = [(1, 1)] if count > columns * rows else []
+            write_tiles(writer, first, image, [(columns, rows), *thumbnail], resample, resample_backend)
+            first += count
+        return BatchFeature({"pixel_values": writer.values, "num_patches": counts}, tensor_type=return_tensors)
+
+    def get_number_of_image_patches(self, height: int, width: int, images_kwargs: dict | None = None) -> int:
+        """Number of tiles, thumbnail included, of an image of that size; `images_kwargs` override the attributes."""
+        options = {name: getattr(self, name) for name in PVCImageProcessorKwargs.__annotations__}
+        options["size"] = self.size
+        given = (images_kwargs or {}).items()
+        options.update({key: value for key, value in given if key in options and value is not None})
+        if not options["crop_to_patches"]:
+            return 1
+        tile_size = options["size"]["width"]
+        grid = choose_grid(width, height, tile_size, options["min_image_tiles"], options["max_image_tiles"])
+        return count_tiles(grid, options["use_thumbnail"])
+
+
+def _leaves(item: Any) -> Iterator[Any]:
+    if isinstance(item, (list, tuple)):
+        for element in item:
+            yield from _leaves(element)
+    elif item is not None:
+        yield item
+
+
+def _fill(item: Any, leaves: Iterator[Any]) -> Any:
+    """`item` with its leaves replaced, in order, and without its `None`s."""
+    if isinstance(item, (list, tuple)):
+        return [_fill(element, leaves) for element in item if element is not None]
+    return next(leaves)
+
+
+__all__ = ["PVCImageProcessor"]

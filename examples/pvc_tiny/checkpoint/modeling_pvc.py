@@ -1,0 +1,491 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""PVC: progressive visual token compression (CVPR 2025, arXiv 2412.09613) for transformers.
+
+What is in this file, from the encoder's output to logits (docs/architecture.md has the map and the equations):
+
+* `PVCCompressor`    pixel shuffle + step-conditioned AdaLN + MLP: 64 tokens per step
+* `PVCModel`         encoder (modeling_vision_pvc.py), compressor and any transformers text model, without a head
+* `PVCForConditionalGeneration`
+
+Shape vocabulary: B samples, N tiles, S steps of all clips, T steps of one clip, M tokens per step, D width, L length.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.models.auto import AutoModel
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, auto_docstring, torch_compilable_check
+from transformers.utils.generic import accepts_precomputed_kwargs, can_return_tuple
+from transformers.utils.import_utils import is_tracing
+
+from .configuration_pvc import FIRST_MERGE, PVCConfig
+from .lora_targets_pvc import register_lora_targets
+from .modeling_vision_pvc import (
+    PVCPreTrainedModel,
+    PVCStepEmbedding,
+    PVCStepModulation,
+    PVCVisionModel,
+    PVCVisionModelOutput,
+    run_in_chunks,
+)
+
+
+def merge_patches(hidden_states: torch.Tensor, size: int) -> torch.Tensor:
+    """InternVL's pixel shuffle: [S, G, G, C] -> [S, G / size, G / size, size * size * C], row-major in each block."""
+    grid = hidden_states.shape[1] // size
+    hidden_states = hidden_states.unflatten(2, (grid, size)).unflatten(1, (grid, size))  # [S, g, size, g, size, C]
+    return hidden_states.transpose(2, 3).flatten(3)
+
+
+class PVCCompressor(nn.Module):
+    """One step's patches -> M tokens of the text model's width (docs/architecture.md, equation 3)."""
+
+    def __init__(self, config: PVCConfig):
+        super().__init__()
+        vision, text = config.vision_config, config.text_config
+        merged_size = vision.hidden_size * FIRST_MERGE**2
+        token_size = vision.hidden_size * config.merge_size**2
+        self.grid_size = vision.grid_size
+        self.second_merge = config.merge_size // FIRST_MERGE
+        self.layer_norm = nn.LayerNorm(merged_size)
+        self.step_embedding = PVCStepEmbedding(vision.step_embedding_size, config.compressor_step_size)
+        self.modulation = PVCStepModulation(config.compressor_step_size, token_size)
+        self.linear_1 = nn.Linear(token_size, text.hidden_size)
+        self.act = ACT2FN[config.projector_hidden_act]
+        self.linear_2 = nn.Linear(text.hidden_size, text.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        steps: torch.Tensor,
+        step_index: torch.Tensor,
+        frames_per_chunk: int | None = None,
+    ) -> torch.Tensor:
+        """[S, 1 + patches, D], distinct steps int[T], rows of that table int[S] -> [S, M, D_text]"""
+        scale, shift = self.modulation(self.step_embedding(steps, hidden_states.dtype), step_index)
+
+        def compress(part: slice) -> torch.Tensor:
+            patches = hidden_states[part, 1:].unflatten(1, (self.grid_size, self.grid_size))
+            merged = self.layer_norm(merge_patches(patches, FIRST_MERGE))
+            tokens = merge_patches(merged, self.second_merge).flatten(1, 2)  # [s, M, merge_size ** 2 * D]
+            return self.linear_2(self.act(self.linear_1(tokens * scale[part] + shift[part])))
+
+        return run_in_chunks(compress, len(hidden_states), None if torch.is_grad_enabled() else frames_per_chunk)
+
+
+@auto_docstring(custom_intro="Output of [`PVCModel`].")
+@dataclass
+class PVCModelOutputWithPast(BaseModelOutputWithPast):
+    r"""
+    image_hidden_states (`torch.Tensor` of shape `(num_tiles, tokens_per_tile, hidden_size)`, *optional*):
+        Visual tokens of the image tiles, as handed to the text model.
+    video_hidden_states (`torch.Tensor` of shape `(num_video_tokens, hidden_size)`, *optional*):
+        Visual tokens of the videos, one video after the other, as handed to the text model.
+    """
+
+    image_hidden_states: torch.Tensor | None = None
+    video_hidden_states: torch.Tensor | None = None
+
+
+@auto_docstring(custom_intro="Output of [`PVCForConditionalGeneration`].")
+@dataclass
+class PVCCausalLMOutputWithPast(ModelOutput):
+    r"""
+    loss (`torch.Tensor` of shape `(1,)`, *optional*, returned when `labels` is provided):
+        Language modeling loss (next-token prediction).
+    logits (`torch.Tensor` of shape `(batch_size, sequence_length, vocab_size)`):
+        Scores of each vocabulary token before softmax.
+    past_key_values (`Cache`, *optional*, returned when `use_cache=True`):
+        The text model's cache.
+    image_hidden_states (`torch.Tensor` of shape `(num_tiles, tokens_per_tile, hidden_size)`, *optional*):
+        Visual tokens of the image tiles, as handed to the text model.
+    video_hidden_states (`torch.Tensor` of shape `(num_video_tokens, hidden_size)`, *optional*):
+        Visual tokens of the videos, one video after the other, as handed to the text model.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor] | None = None
+    attentions: tuple[torch.Tensor] | None = None
+    image_hidden_states: torch.Tensor | None = None
+    video_hidden_states: torch.Tensor | None = None
+
+
+@auto_docstring(custom_intro="PVC without a language modeling head: encoder, compressor and text model.")
+class PVCModel(PVCPreTrainedModel):
+    _auto_class = "AutoModel"
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+
+    def __init__(self, config: PVCConfig):
+        super().__init__(config)
+        self.vision_tower = PVCVisionModel._from_config(config.vision_config)
+        self.compressor = PVCCompressor(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def __getattr__(self, name: str):
+        if name in ("generate", "chat"):
+            raise AttributeError(
+                f"PVCModel, which AutoModel loads, is the backbone without a head and has no `{name}`. Load the same "
+                "folder with AutoModelForImageTextToText.from_pretrained(..., trust_remote_code=True) and call "
+                "`generate` on that."
+            )
+        return super().__getattr__(name)
+
+    def encode(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        num_frames_per_video: torch.LongTensor | None = None,
+        frames_per_chunk: int | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, PVCVisionModelOutput]:
+        """One encoder call for all images and videos of a batch; arguments as in [`PVCVisionModel`].
+
+        Returns the tokens of every step `(num_steps, tokens_per_step, hidden_size)`, those of the tiles first, and the
+        encoder's own output.
+        """
+        # A frozen tower stays outside autograd, even where a trainer makes its embeddings require gradients.
+        inputs = (pixel_values, pixel_values_videos, *self.vision_tower.parameters())
+        trainable = any(tensor is not None and tensor.requires_grad for tensor in inputs)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trainable):
+            outputs = self.vision_tower(
+                pixel_values=pixel_values,
+                pixel_values_videos=pixel_values_videos,
+                num_frames_per_video=num_frames_per_video,
+                frames_per_chunk=frames_per_chunk,
+                return_dict=True,
+                **kwargs,
+            )
+        chunk = frames_per_chunk or self.config.vision_config.frames_per_chunk
+        return self.compressor(outputs.last_hidden_state, outputs.steps, outputs.step_index, chunk), outputs
+
+    def _image_tokens(self, step_tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens of the steps of all tiles [N * T, M, D_text] -> [N, T * M, D_text] in `config.image_token_order`."""
+        tokens = step_tokens.unflatten(0, (-1, self.config.vision_config.image_repeats))
+        if self.config.image_token_order == "sequential":
+            return tokens.flatten(1, 2)
+        phase, side = self.config.merge_size // FIRST_MERGE, self.compressor.grid_size // self.config.merge_size
+        tokens = tokens.unflatten(2, (side, side)).unflatten(1, (phase, phase))  # [N, phase, phase, side, side, D]
+        return tokens.permute(0, 3, 1, 4, 2, 5).flatten(1, 4)
+
+    @accepts_precomputed_kwargs(modality="image")
+    @can_return_tuple
+    @auto_docstring(custom_intro="Visual tokens of image tiles, each encoded as a clip of `image_repeats` steps.")
+    def get_image_features(
+        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple | PVCVisionModelOutput:
+        r"""
+        pixel_values (`torch.Tensor` of shape `(num_tiles, channels, height, width)`):
+            Image tiles.
+
+        Returns:
+            The encoder's output, with the visual tokens `(num_tiles, tokens_per_tile, hidden_size)` in `pooler_output`
+            and `last_hidden_state` of shape `(num_tiles, image_repeats * (1 + num_patches), vision_hidden_size)`.
+        """
+        tokens, outputs = self.encode(pixel_values=pixel_values, **kwargs)
+        repeats = self.config.vision_config.image_repeats
+        outputs.last_hidden_state = outputs.last_hidden_state.unflatten(0, (-1, repeats)).flatten(1, 2)
+        outputs.pooler_output = self._image_tokens(tokens)
+        return outputs
+
+    @accepts_precomputed_kwargs(modality="video")
+    @can_return_tuple
+    @auto_docstring(custom_intro="Visual tokens of videos.")
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor,
+        num_frames_per_video: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | PVCVisionModelOutput:
+        r"""
+        pixel_values_videos (`torch.Tensor`):
+            Frames of all videos, `(num_frames, channels, height, width)`, or videos of equal length,
+            `(num_videos, num_frames, channels, height, width)`.
+        num_frames_per_video (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
+            Number of frames of each video when `pixel_values_videos` is 4-dimensional. Without it each row is a video
+            of one frame.
+
+        Returns:
+            The encoder's output, with a list of visual tokens per video, `(num_tokens, hidden_size)`, in
+            `pooler_output`.
+        """
+        tokens, outputs = self.encode(
+            pixel_values_videos=pixel_values_videos, num_frames_per_video=num_frames_per_video, **kwargs
+        )
+        if pixel_values_videos.ndim == 5 or num_frames_per_video is None:
+            videos = tokens.chunk(len(pixel_values_videos))
+        elif len(num_frames_per_video) == 1:
+            videos = [tokens]
+        else:
+            videos = tokens.split((num_frames_per_video * self.config.vision_config.video_repeats).tolist())
+        outputs.pooler_output = [video.flatten(0, 1) for video in videos]
+        return outputs
+
+    def _visual_tokens(self, pixel_values, pixel_values_videos, num_frames_per_video, mm_encoder_outputs):
+        """Flat tokens of images and videos, each [tokens, D_text] or None, encoded here or handed in."""
+        if mm_encoder_outputs:
+            if pixel_values is not None or pixel_values_videos is not None:
+                raise ValueError("Pass either pixel values or `mm_encoder_outputs`, not both.")
+            outputs = [mm_encoder_outputs.get(modality) for modality in ("image", "video")]
+            return [None if output is None else torch.cat(list(output.pooler_output)) for output in outputs]
+        if pixel_values is None and pixel_values_videos is None:
+            return None, None
+        tokens, _ = self.encode(pixel_values, pixel_values_videos, num_frames_per_video)
+        num_image_steps = 0 if pixel_values is None else len(pixel_values) * self.config.vision_config.image_repeats
+        images = None if pixel_values is None else self._image_tokens(tokens[:num_image_steps]).flatten(0, 1)
+        videos = None if pixel_values_videos is None else tokens[num_image_steps:].flatten(0, 1)
+        return images, videos
+
+    def get_placeholder_mask(
+        self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor, token_id: int
+    ) -> torch.Tensor:
+        """bool[B, L], True at the placeholders of one modality; found by embedding when there are no `input_ids`."""
+        if input_ids is not None:
+            return input_ids == token_id
+        token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
+        return (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
+
+    def _place(self, inputs_embeds, mask, tokens, modality: str) -> torch.Tensor:
+        """inputs_embeds [B, L, D] with `tokens` [n, D] at the n placeholders of the mask."""
+        torch_compilable_check(
+            mask.sum() == len(tokens),
+            lambda: (
+                f"{modality.capitalize()} features and {modality} tokens do not match: the prompt has "
+                f"{int(mask.sum())} {modality} tokens, the media give {len(tokens)} ({self.config.tokens_per_step} "
+                "per step). Was the text truncated (pass truncation=False or max_length=None), or made by another "
+                "processor?"
+            ),
+        )
+        return inputs_embeds.masked_scatter(mask.unsqueeze(-1), tokens.to(inputs_embeds.device, inputs_embeds.dtype))
+
+    def _joins_sharded_encoder(self, past_key_values: Cache | None) -> bool:
+        """Whether a batch without media must run the encoder all the same.
+
+        When its weights are sharded (FSDP2, ZeRO-3), running it is a collective operation, which other ranks are in.
+        """
+        sharded = any(hasattr(p, "device_mesh") or hasattr(p, "ds_id") for p in self.vision_tower.parameters())
+        return sharded and (past_key_values is None or past_key_values.get_seq_length() == 0)
+
+    def _empty_encode(self) -> torch.Tensor:
+        """A zero that depends on every parameter of encoder and compressor, from one blank frame."""
+        config = self.config.vision_config
+        size = (1, config.num_channels, config.image_size, config.image_size)
+        tokens, _ = self.encode(pixel_values=torch.zeros(size, device=self.device))
+        return 0 * tokens.sum()
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        num_frames_per_video: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | PVCModelOutputWithPast:
+        r"""
+        pixel_values (`torch.Tensor` of shape `(num_tiles, channels, height, width)`, *optional*):
+            Tiles of all images, in reading order.
+        pixel_values_videos (`torch.Tensor`, *optional*):
+            Frames of all videos, in reading order: `(num_frames, channels, height, width)`, or
+            `(num_videos, num_frames, channels, height, width)` for videos of equal length.
+        num_frames_per_video (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
+            Number of frames of each video when `pixel_values_videos` is 4-dimensional.
+        mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
+            Outputs of `get_image_features` (`"image"`) and `get_video_features` (`"video"`), instead of pixels.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of `input_ids` and `inputs_embeds`.")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+
+        images, videos = self._visual_tokens(
+            pixel_values, pixel_values_videos, num_frames_per_video, mm_encoder_outputs
+        )
+        for modality, tokens, token_id in (
+            ("image", images, self.config.image_token_id),
+            ("video", videos, self.config.video_token_id),
+        ):
+            if tokens is not None:
+                mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id)
+                inputs_embeds = self._place(inputs_embeds, mask, tokens, modality)
+            elif input_ids is not None and not is_tracing():
+                _refuse_blind_prompt(input_ids == token_id, past_key_values, self.config.tokens_per_step, modality)
+
+        if images is None and videos is None and self._joins_sharded_encoder(past_key_values):
+            inputs_embeds = inputs_embeds + self._empty_encode()
+
+        outputs = self.language_model(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        return PVCModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=images,
+            video_hidden_states=videos,
+        )
+
+
+def _refuse_blind_prompt(mask: torch.Tensor, past_key_values: Cache | None, step: int, modality: str) -> None:
+    """Raises when a prompt has placeholders but came without media, as from a trainer that drops columns.
+
+    mask bool[B, L]; `step` is the number of tokens of one step. Fewer in a row are no place for media but stray
+    tokens, such as a model may sample.
+    """
+    if past_key_values is not None and past_key_values.get_seq_length() > 0:
+        return
+    if mask.shape[1] >= step and mask.unfold(1, step, 1).all(-1).any():
+        name = "pixel_values" if modality == "image" else "pixel_values_videos"
+        raise ValueError(
+            f"The prompt has {int(mask.sum())} {modality} placeholders but no {modality} reached the model. Pass the "
+            f"processor's `{name}`. With TRL's SFT, DPO and KTO trainers, use the collators of modeling_pvc and "
+            "`pvc_training_args`; its GRPO and RLOO trainers pass on the images of the column `images` only."
+        )
+
+
+@auto_docstring(custom_intro="PVC with a language modeling head: answers questions about text, images and videos.")
+class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
+    _auto_class = "AutoModelForImageTextToText"
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+
+    def __init__(self, config: PVCConfig):
+        super().__init__(config)
+        self.model = PVCModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def prepare_inputs_for_generation(self, *args, past_key_values=None, is_first_iteration=False, **kwargs):
+        # `generate` never calls it the first iteration of an assistant model, which would draft without its media
+        if isinstance(past_key_values, DynamicCache) and past_key_values.get_seq_length() == 0:
+            is_first_iteration = True
+        return super().prepare_inputs_for_generation(
+            *args, past_key_values=past_key_values, is_first_iteration=is_first_iteration, **kwargs
+        )
+
+    @auto_docstring
+    def get_image_features(
+        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple | PVCVisionModelOutput:
+        r"""
+        pixel_values (`torch.Tensor` of shape `(num_tiles, channels, height, width)`):
+            Image tiles. See [`PVCModel.get_image_features`].
+        """
+        return self.model.get_image_features(pixel_values=pixel_values, **kwargs)
+
+    @auto_docstring
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor,
+        num_frames_per_video: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | PVCVisionModelOutput:
+        r"""
+        pixel_values_videos (`torch.Tensor`):
+            Video frames. See [`PVCModel.get_video_features`].
+        num_frames_per_video (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
+            Number of frames of each video.
+        """
+        return self.model.get_video_features(
+            pixel_values_videos=pixel_values_videos, num_frames_per_video=num_frames_per_video, **kwargs
+        )
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        num_frames_per_video: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | PVCCausalLMOutputWithPast:
+        r"""
+        pixel_values (`torch.Tensor` of shape `(num_tiles, channels, height, width)`, *optional*):
+            Tiles of all images, in reading order.
+        pixel_values_videos (`torch.Tensor`, *optional*):
+            Frames of all videos, in reading order. See [`PVCModel.forward`].
+        num_frames_per_video (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
+            Number of frames of each video when `pixel_values_videos` is 4-dimensional.
+        mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
+            Outputs of `get_image_features` (`"image"`) and `get_video_features` (`"video"`), instead of pixels.
+
+        Example:
+
+        ```python
+        >>> from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        >>> processor = AutoProcessor.from_pretrained("org/pvc-8b", trust_remote_code=True)
+        >>> model = AutoModelForImageTextToText.from_pretrained("org/pvc-8b", trust_remote_code=True)
+        >>> video = {"type": "video", "path": "holiday.mp4"}
+        >>> messages = [{"role": "user", "content": [video, {"type": "text", "text": "Where is this?"}]}]
+        >>> inputs = processor.apply_chat_template(
+        ...     messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        ... )
+        >>> output = model.generate(**inputs, max_new_tokens=64)
+        >>> answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ```"""
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            pixel_values_videos=pixel_values_videos,
+            num_frames_per_video=num_frames_per_video,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            mm_encoder_outputs=mm_encoder_outputs,
+            return_dict=True,
+            **kwargs,
+        )
+        # written out because transformers 5.19 has no helper for it
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept, :])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return PVCCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+            video_hidden_states=outputs.video_hidden_states,
+        )
+
+
+register_lora_targets()
+
+__all__ = ["PVCForConditionalGeneration", "PVCModel", "PVCPreTrainedModel", "PVCVisionModel"]
