@@ -8,7 +8,7 @@ from conftest import randomize, small_config, small_model
 from torch.nn.functional import layer_norm, linear
 from torch.utils.flop_counter import FlopCounterMode
 
-from modeling_pvc import PVCModel, PVCVisionModel, preset_config
+from modeling_pvc import PVCForConditionalGeneration, PVCModel, PVCVisionModel, preset_config
 
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -305,3 +305,11 @@ def test_internvit_variants_run_and_save(vision, tmp_path):
     loaded = PVCVisionModel.from_pretrained(tmp_path).eval()
     tiles = frames(1, dtype=torch.float32)
     assert torch.equal(loaded(tiles).last_hidden_state, encoder(tiles).last_hidden_state)
+
+
+def test_what_pvc_adds_starts_as_the_identity():
+    """Fresh models and parts that a checkpoint lacks: transformers skips modules without parameters of their own."""
+    model = PVCForConditionalGeneration(small_config())
+    added = {name: p for name, p in model.named_parameters() if "modulation" in name or "temporal_gate" in name}
+    assert len(added) == 2 * 3 + 2
+    assert not any(parameter.any() for parameter in added.values())

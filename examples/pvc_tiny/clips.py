@@ -34,7 +34,8 @@ def encode(rng: random.Random, frames: list[Image.Image]) -> bytes:
     """The frames as a video file of a random codec, at 8 frames per second."""
     container_format, codec, options = rng.choice(CODECS)
     file = io.BytesIO()
-    with av.open(file, "w", format=container_format) as container:
+    # bitexact: Matroska would write random identifiers
+    with av.open(file, "w", format=container_format, container_options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream(codec, rate=8, options=options)
         stream.width, stream.height = frames[0].size
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"

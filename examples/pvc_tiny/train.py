@@ -62,11 +62,13 @@ class Validation(TrainerCallback):
 
 
 def initialize(config: PVCConfig) -> PVCForConditionalGeneration:
-    """A model with random weights; temporal attention is on from the start."""
+    """A model with random weights; temporal attention and step modulation are on from the start."""
     model = PVCForConditionalGeneration(config)
     for name, parameter in model.named_parameters():
         if "temporal_gate" in name:
             torch.nn.init.constant_(parameter, TEMPORAL_GATE)
+        elif "modulation.linear.weight" in name:
+            torch.nn.init.normal_(parameter, std=config.initializer_range)
     # on a CPU twice as fast in training as SDPA, whose kernel is slow on thousands of rows of a picture's four steps
     model.set_attn_implementation("eager")
     return model

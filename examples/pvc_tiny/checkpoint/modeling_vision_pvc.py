@@ -201,12 +201,17 @@ class PVCStepEmbedding(nn.Module):
         return self.linear_2(self.act(self.linear_1(sinusoid)))
 
 
+class PVCZeroLinear(nn.Linear):
+    """A linear layer that starts at zero. A class of its own, because transformers does not initialise modules of
+    remote code that have no parameters themselves, so that the parent cannot do it."""
+
+
 class PVCStepModulation(nn.Module):
     """Scale and shift of AdaLN, from the step alone: `x * (1 + scale(e_t)) + shift(e_t)`. Starts as the identity."""
 
     def __init__(self, step_size: int, hidden_size: int):
         super().__init__()
-        self.linear = nn.Linear(step_size, 2 * hidden_size)
+        self.linear = PVCZeroLinear(step_size, 2 * hidden_size)
 
     def forward(self, step_table: torch.Tensor, step_index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -417,9 +422,9 @@ class PVCPreTrainedModel(PreTrainedModel):
         elif isinstance(module, PVCVisionEmbeddings):
             init.normal_(module.cls_token, std=self.config.initializer_range)
             init.normal_(module.position_embeddings, std=self.config.initializer_range)
-        elif isinstance(module, PVCStepModulation):
-            init.zeros_(module.linear.weight)
-            init.zeros_(module.linear.bias)
+        elif isinstance(module, PVCZeroLinear):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
         elif isinstance(module, PVCTemporalGate):
             init.zeros_(module.weight)
         elif isinstance(module, PVCVisionLayer):
