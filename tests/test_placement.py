@@ -8,6 +8,7 @@ from test_model import batch_of
 from transformers import BitsAndBytesConfig, TorchAoConfig
 
 from modeling_pvc import PVCForConditionalGeneration
+from modeling_pvc.modeling_vision_pvc import PVCZeroLinear
 
 
 # Full paths: transformers matches a skipped module from the start of its name. Without lm_head its 4-bit form would
@@ -65,6 +66,6 @@ def test_quantised_text_model(kind, checkpoint):
     ).eval()
     linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     for name, module in linear.items():
-        plain = type(module) is torch.nn.Linear and type(module.weight.data) is torch.Tensor
+        plain = type(module) in (torch.nn.Linear, PVCZeroLinear) and type(module.weight.data) is torch.Tensor
         assert plain == name.startswith(tuple(SKIPPED)), name
     assert model.generate(**batch_of([1, 3]), max_new_tokens=3, min_new_tokens=3).shape[1] == 13
