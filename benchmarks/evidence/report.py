@@ -38,6 +38,10 @@ def mean_and_spread(rows: list[dict], key: str) -> str:
     return f"{statistics.mean(values):.1%}{spread}"
 
 
+def table(header: list[str], lines: list[list[str]]) -> str:
+    return markdown(header, lines) if lines else "Not yet measured."
+
+
 def visual_tokens(row: dict) -> int:
     return row["tokens_per_step"] * row["steps_per_picture"]
 
@@ -55,7 +59,7 @@ def detail_table(measured: list[dict]) -> str:
         for variant, rows in by_variant(measured).items()
     ]
     header = ["model", "tokens per picture", "characters", "all nine", "parameters, M", "seeds"]
-    return markdown(header, lines)
+    return table(header, lines)
 
 
 def clips_table() -> str:
@@ -69,7 +73,7 @@ def clips_table() -> str:
         ]
         for variant, rows in by_variant(results("clips")).items()
     ]
-    return markdown(["model", "tokens per frame", "right answers", "parameters, M", "seeds"], lines)
+    return table(["model", "tokens per frame", "right answers", "parameters, M", "seeds"], lines)
 
 
 def conversion_table() -> str:
@@ -77,7 +81,7 @@ def conversion_table() -> str:
         [variant, mean_and_spread(rows, "pictures"), mean_and_spread(rows, "clips"), str(len(rows))]
         for variant, rows in by_variant(results("conversion")).items()
     ]
-    return markdown(["model", "pictures", "clips", "seeds"], lines)
+    return table(["model", "pictures", "clips", "seeds"], lines)
 
 
 def draw_figure(path: Path) -> None:
