@@ -9,6 +9,7 @@ from torch.nn.functional import layer_norm, linear
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_pvc import PVCForConditionalGeneration, PVCModel, PVCVisionModel, preset_config
+from modeling_pvc.modeling_vision_pvc import PVCStepModulation
 
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -262,6 +263,24 @@ def test_gradients_equal_the_naive_form():
     assert set(gradients[0]) == {name for name, _ in encoder.named_parameters()}
     for name in gradients[1]:
         torch.testing.assert_close(gradients[0][name], gradients[1][name], atol=1e-8, rtol=1e-8, msg=name)
+
+
+def test_gradients_are_the_same_to_the_last_bit_on_several_threads():
+    """AdaLN's row look-up by indexing was summed in no fixed order, so that training did not repeat itself."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    modulation = PVCStepModulation(64, 64)
+    step_index = torch.arange(16).repeat(64)
+    generator = torch.Generator().manual_seed(2)
+    table, weight = (torch.randn(*shape, generator=generator) for shape in ((16, 64), (1024, 1, 64)))
+    gradients = []
+    for _ in range(8):
+        modulation.zero_grad()
+        scale, shift = modulation(table, step_index)
+        (scale * weight + shift * weight).sum().backward()
+        gradients.append(modulation.linear.weight.grad.clone())
+    torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
 
 
 def test_gradient_checkpointing_gives_the_same_gradients():

@@ -218,7 +218,9 @@ class PVCStepModulation(nn.Module):
         step_table [T, E], the embeddings of the distinct steps; step_index int[S], the row of the table that each step
         uses -> `1 + scale` and `shift`, each [S, 1, D].
         """
-        scale, shift = self.linear(step_table)[step_index].unsqueeze(1).chunk(2, dim=-1)
+        # not indexing, whose backward sums in no fixed order on several CPU threads
+        rows = nn.functional.embedding(step_index, self.linear(step_table))
+        scale, shift = rows.unsqueeze(1).chunk(2, dim=-1)
         return 1 + scale, shift
 
 
