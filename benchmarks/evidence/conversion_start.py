@@ -32,7 +32,7 @@ from modeling_pvc import PVCConfig, PVCForConditionalGeneration, pvc_lora_config
 from modeling_pvc.modeling_vision_pvc import normalize_raw_frames
 
 
-STEPS, LORA_STEPS = 120, 60
+STEPS, LORA_STEPS = 240, 120
 TASKS = ("pictures", "clips")
 # From PVC's names of ViT and text model to those of transformers' InternVL.
 NAMES = (

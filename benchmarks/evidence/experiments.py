@@ -30,7 +30,7 @@ FEW_FRAMES_16 = Variant("per frame, 16 tokens, every fourth frame", tokens_per_s
 EXPERIMENTS = {
     "repeats": Experiment(
         "detail",
-        200,
+        800,
         (
             Variant("1 step of 4 tokens"),
             Variant("2 steps of 4 tokens", repeats=2),
@@ -41,7 +41,7 @@ EXPERIMENTS = {
     ),
     "parts": Experiment(
         "detail",
-        200,
+        800,
         (
             Variant("without AdaLN", repeats=4, adaln=False),
             Variant("without temporal attention", repeats=4, temporal=False),
@@ -50,7 +50,7 @@ EXPERIMENTS = {
     ),
     "clips": Experiment(
         "clips",
-        80,
+        160,
         (
             Variant("progressive, 4 tokens"),
             Variant("per frame, 4 tokens", adaln=False, temporal=False),

@@ -121,7 +121,7 @@ def pool(folder: Path, task: str, split: str, seed: int, count: int, jobs: int) 
         unfinished = file.with_suffix(".unfinished")
         torch.save(rows, unfinished)
         os.replace(unfinished, file)
-    return torch.load(file)
+    return torch.load(file, mmap=True)  # one copy in memory for all processes
 
 
 def to_batch(rows: list[Row], config, factor: int) -> dict[str, torch.Tensor]:
