@@ -1,9 +1,11 @@
 """The data that pvc-tiny is trained and judged on: determined by the seed, true, and disjoint between the splits."""
 
 import io
+import os
 import random
 import re
 import shutil
+import subprocess
 import sys
 
 import av
@@ -48,6 +50,28 @@ def test_a_sample_is_a_function_of_its_seed(kind):
         assert one.media == same.media
         texts.append(str(one.questions))
     assert len(set(texts)) == 20
+
+
+CLIPS_IN_BYTES = """
+import hashlib
+from data import make_sample
+print(hashlib.sha256(b"".join(make_sample("video", "train", 2, index).media for index in (25, 63, 118))).hexdigest())
+"""
+
+
+def test_clips_do_not_depend_on_what_lies_in_memory():
+    """x264's macroblock tree reads memory that it has not written; MALLOC_PERTURB_ has glibc fill it."""
+    path = os.pathsep.join(sys.path)
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", CLIPS_IN_BYTES],
+            env={**os.environ, "PYTHONPATH": path, "MALLOC_PERTURB_": fill},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for fill in ("0", "85", "200")
+    }
+    assert len(printed) == 1
 
 
 @pytest.mark.parametrize("fact", [*FACTS, *(f"flashes {count}" for count in range(1, 5))])

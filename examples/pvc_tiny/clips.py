@@ -14,10 +14,10 @@ from drawing import COLOURS, DESCRIBE, asked_pair, background, draw_shape, draw_
 from PIL import Image
 
 
-# container, encoder, its options
+# container, encoder, its options; no macroblock tree, because x264's reads memory that it has not written
 CODECS = (
     ("mp4", "libx264", {"preset": "ultrafast", "crf": "18"}),
-    ("mp4", "libx264", {"preset": "veryfast", "crf": "23"}),
+    ("mp4", "libx264", {"preset": "veryfast", "crf": "23", "x264-params": "no-mbtree=1"}),
     ("mov", "mpeg4", {"qscale": "3"}),
     ("avi", "mpeg4", {"qscale": "4"}),
     ("matroska", "mjpeg", {"qscale": "4"}),
