@@ -6,8 +6,9 @@
 Four stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a ViT
 that can see. `pictures` teaches the whole model to describe and to answer, with one step per picture. `mixed` goes on
 with pictures of 4 steps and clips of 6 to 16 frames in equal parts, `questions` with questions alone, mostly about
-pictures. An interrupted run goes on where it stopped when the command is given again. The folder gets the model with
-code and processor, `curves.png`, and checkpoints and TensorBoard files under `runs/`.
+pictures. An interrupted run goes on where it stopped when the command is given again. On a machine with as many CPUs
+the same seed gives the same weights, to the last bit. The folder gets the model with code and processor, `curves.png`,
+and checkpoints and TensorBoard files under `runs/`.
 """
 
 import argparse
