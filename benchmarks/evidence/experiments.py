@@ -50,7 +50,7 @@ EXPERIMENTS = {
     ),
     "clips": Experiment(
         "clips",
-        160,
+        400,
         (
             Variant("progressive, 4 tokens"),
             Variant("per frame, 4 tokens", adaln=False, temporal=False),
