@@ -87,6 +87,19 @@ def test_all_variants_start_from_the_same_weights():
     assert len(kept) > 50 and all(torch.equal(first[name], second[name]) for name in kept)
 
 
+def test_gradients_of_a_batch_do_not_depend_on_the_passes(folder):
+    """To bfloat16's precision; one plain step, so that the weights' change is the gradient."""
+    rows = pool(folder, "clips", "test", 1, 7, jobs=1)
+    weights = []
+    for at_a_time in (32, 8):
+        model = build(FOUR_STEPS, paths.START, seed=0)
+        start = [parameter.clone() for parameter in model.parameters()]
+        collate = partial(to_batch, config=model.config, factor=1)
+        train(model, [rows], collate, 2, 0, torch.optim.SGD(model.parameters(), lr=0.1), at_a_time)
+        weights.append(torch.cat([(p - before).flatten() for p, before in zip(model.parameters(), start)]))
+    assert (weights[0] - weights[1]).norm() < 0.02 * weights[0].norm()
+
+
 def test_a_measured_row_replaces_the_earlier_one(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     for seed, value in ((0, 0.1), (1, 0.2), (0, 0.3)):

@@ -21,7 +21,7 @@ import paths
 
 # isort: split
 import torch
-from learning import score, train
+from learning import CLIPS_AT_A_TIME, score, train
 from measure import pools_of, store
 from peft import get_peft_model
 from pools import Row, to_batch
@@ -108,14 +108,15 @@ def measure(seed: int, folder: Path, steps: int, lora_steps: int) -> list[dict]:
     config = PVCConfig.from_pretrained(paths.START)
     source = internvl(seed)
     collate = partial(internvl_batch, config=config)
-    train(source, training, collate, steps, seed)
+    train(source, training, collate, steps, seed, at_a_time=CLIPS_AT_A_TIME)
     rows = [row("InternVL, per frame, 16 tokens", source, collate)]
     model = converted(source)
     collate = partial(pvc_batch, config=model.config)
     rows.append(row("converted to PVC, untrained", model, collate))
     model = get_peft_model(model, pvc_lora_config("all", r=16, new_parts=True))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    train(model, training, collate, lora_steps, seed, torch.optim.AdamW(trained, lr=2e-3, weight_decay=0.0))
+    optimizer = torch.optim.AdamW(trained, lr=2e-3, weight_decay=0.0)
+    train(model, training, collate, lora_steps, seed, optimizer, CLIPS_AT_A_TIME)
     return [*rows, row("converted to PVC, short LoRA", model, collate)]
 
 

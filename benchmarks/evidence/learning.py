@@ -16,14 +16,23 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 
 BATCH_SIZE = 32
-SUM_OVER = 8  # rows at a time, whose gradients are summed: a quarter of the memory
+CLIPS_AT_A_TIME = 8  # a batch of clips in one pass takes 7 GB
 Collate = Callable[[list[Row]], dict[str, torch.Tensor]]
 
 
 def train(
-    model: nn.Module, pools: Sequence[list[Row]], collate: Collate, steps: int, seed: int, optimizer=None
+    model: nn.Module,
+    pools: Sequence[list[Row]],
+    collate: Collate,
+    steps: int,
+    seed: int,
+    optimizer: torch.optim.Optimizer | None = None,
+    at_a_time: int = BATCH_SIZE,
 ) -> None:
-    """Trains on batches of the pools in turn; every row is used about equally often."""
+    """Trains on batches of the pools in turn; every row is used about equally often.
+
+    A batch's gradients are summed over passes of `at_a_time` rows.
+    """
     optimizer = optimizer or MuonAdamW(model, muon_lr=3e-3, adamw_lr=1e-3, weight_decay=0.05)
     peaks = [group["lr"] for group in optimizer.param_groups]
     schedule = OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=0.1, cycle_momentum=False)
@@ -35,9 +44,9 @@ def train(
         rows, order = pools[turn], orders[turn]
         chosen = [rows[order[i % len(rows)]] for i in range(start, start + BATCH_SIZE)]
         answers = sum(int((row["labels"][1:] != -100).sum()) for row in chosen)
-        for part in range(0, BATCH_SIZE, SUM_OVER):
+        for part in range(0, BATCH_SIZE, at_a_time):
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                loss = model(**collate(chosen[part : part + SUM_OVER]), num_items_in_batch=answers).loss
+                loss = model(**collate(chosen[part : part + at_a_time]), num_items_in_batch=answers).loss
             loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

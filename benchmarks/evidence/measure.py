@@ -23,7 +23,7 @@ import paths
 import torch
 import transformers
 from experiments import EXPERIMENTS, TEST_QUESTIONS
-from learning import BATCH_SIZE, score, train
+from learning import BATCH_SIZE, CLIPS_AT_A_TIME, score, train
 from pools import Row, pool, to_batch
 from variants import Variant, build
 
@@ -40,8 +40,9 @@ def measure(variant: Variant, task: str, seed: int, steps: int, folder: Path) ->
     started = time.perf_counter()
     training, held_out = pools_of(folder, task, steps)
     model = build(variant, paths.START, seed)
-    collate = partial(to_batch, config=model.config, factor=variant.factor(task != "detail"))
-    train(model, [training], collate, steps, seed)
+    are_clips = task != "detail"
+    collate = partial(to_batch, config=model.config, factor=variant.factor(are_clips))
+    train(model, [training], collate, steps, seed, at_a_time=CLIPS_AT_A_TIME if are_clips else BATCH_SIZE)
     return {
         "variant": variant.name,
         "seed": seed,
