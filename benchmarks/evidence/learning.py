@@ -43,10 +43,10 @@ def train(
         turn, start = step % len(pools), step // len(pools) * BATCH_SIZE
         rows, order = pools[turn], orders[turn]
         chosen = [rows[order[i % len(rows)]] for i in range(start, start + BATCH_SIZE)]
-        answers = sum(int((row["labels"][1:] != -100).sum()) for row in chosen)
+        trained_tokens = sum(int((row["labels"][1:] != -100).sum()) for row in chosen)
         for part in range(0, BATCH_SIZE, at_a_time):
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                loss = model(**collate(chosen[part : part + at_a_time]), num_items_in_batch=answers).loss
+                loss = model(**collate(chosen[part : part + at_a_time]), num_items_in_batch=trained_tokens).loss
             loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
