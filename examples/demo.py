@@ -18,7 +18,7 @@ from pathlib import Path
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
-from modeling_pvc.cli_pvc import main as pvc
+from modeling_pvc.tools.cli import main as pvc
 
 
 TINY = Path(__file__).parent / "pvc_tiny"

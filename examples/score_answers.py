@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from modeling_pvc import load_media_dataset
-from modeling_pvc.samples_pvc import read_conversations
+from modeling_pvc.training.rows import read_conversations
 
 
 def questions(processor, rows: list[dict]):

@@ -1,9 +1,16 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """PVC (Progressive Visual Token Compression) for transformers.
 
-Importing the package registers its classes with transformers' Auto classes, so that checkpoints load without
-`trust_remote_code`. Saved checkpoints carry their code.
+The files of this folder travel with every checkpoint that is saved: configuration, model, processors and what reads
+their media. Its subfolders stay with the package: `inference`, `training`, `tools`. Importing the package registers
+the classes with transformers' Auto classes, so that checkpoints load without `trust_remote_code`; what is in the
+subfolders is imported when it is asked for.
 """
+
+import importlib
+import importlib.machinery
+import sys
+from typing import TYPE_CHECKING
 
 from .configuration_pvc import PVCConfig, PVCVisionConfig
 
@@ -13,12 +20,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from transformers.models.auto.modeling_auto import AutoModelForMultimodalLM
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
-from .chat_pvc import PVCChat
-from .collators_pvc import PVCDataCollator, PVCKTOCollator, PVCPreferenceCollator
-from .datasets_pvc import load_media_dataset
-from .frame_draw_pvc import draw_num_frames
 from .image_processing_pvc import PVCImageProcessor
-from .lora_pvc import freeze_all_but_new_parts, pvc_lora_config
 from .modeling_pvc import (
     PVCCompressor,
     PVCForConditionalGeneration,
@@ -26,15 +28,46 @@ from .modeling_pvc import (
     PVCPreTrainedModel,
     PVCVisionModel,
 )
-from .presets_pvc import PRESETS, preset_config, preset_processor
 from .processing_pvc import PVCProcessor
-from .stream_pvc import PVCStream
 from .temporal_cache_pvc import PVCTemporalCache
-from .training_pvc import pvc_training_args
 from .video_processing_pvc import PVCVideoProcessor
 
 
+if TYPE_CHECKING:
+    from .inference.chat import PVCChat
+    from .inference.stream import PVCStream
+    from .tools.presets import PRESETS, preset_config, preset_processor
+    from .training.arguments import pvc_training_args
+    from .training.collators import PVCDataCollator, PVCKTOCollator, PVCPreferenceCollator
+    from .training.datasets import load_media_dataset
+    from .training.frame_draw import draw_num_frames
+    from .training.lora import freeze_all_but_new_parts, pvc_lora_config
+
 __version__ = "0.1.0"
+
+_IMPORTED_ON_DEMAND = {
+    "inference.chat": ["PVCChat"],
+    "inference.stream": ["PVCStream"],
+    "tools.presets": ["PRESETS", "preset_config", "preset_processor"],
+    "training.arguments": ["pvc_training_args"],
+    "training.collators": ["PVCDataCollator", "PVCKTOCollator", "PVCPreferenceCollator"],
+    "training.datasets": ["load_media_dataset"],
+    "training.frame_draw": ["draw_num_frames"],
+    "training.lora": ["freeze_all_but_new_parts", "pvc_lora_config"],
+}
+_MODULE_OF = {name: module for module, names in _IMPORTED_ON_DEMAND.items() for name in names}
+
+
+def __getattr__(name: str):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def _register() -> None:
@@ -49,7 +82,42 @@ def _register() -> None:
     AutoProcessor.register(PVCConfig, PVCProcessor, exist_ok=True)
 
 
+class _FormerModules:
+    """Finds the modules of `inference`, `training` and `tools` under the names that they had in one flat folder."""
+
+    names = {
+        "chat_pvc": "inference.chat",
+        "stream_pvc": "inference.stream",
+        "cli_pvc": "tools.cli",
+        "plot_pvc": "tools.plots",
+        "presets_pvc": "tools.presets",
+        "training_pvc": "training.arguments",
+        "collators_pvc": "training.collators",
+        "datasets_pvc": "training.datasets",
+        "frame_draw_pvc": "training.frame_draw",
+        "lora_pvc": "training.lora",
+        "samples_pvc": "training.rows",
+    }
+
+    @classmethod
+    def find_spec(cls, name: str, path=None, target=None):
+        package, _, module = name.rpartition(".")
+        if package == __name__ and module in cls.names:
+            return importlib.machinery.ModuleSpec(name, cls)
+        return None
+
+    @classmethod
+    def create_module(cls, spec):
+        return None
+
+    @classmethod
+    def exec_module(cls, module) -> None:
+        new = importlib.import_module(f".{cls.names[module.__name__.rpartition('.')[2]]}", __name__)
+        module.__dict__.update({name: value for name, value in vars(new).items() if not name.startswith("__")})
+
+
 _register()
+sys.meta_path.append(_FormerModules)
 
 __all__ = [
     "PRESETS",

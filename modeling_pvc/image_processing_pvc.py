@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Images -> tiles: InternVL's dynamic tiling with a thumbnail (no torchvision needed)."""
 
-from .requirements_pvc import check_transformers_version  # noqa: F401  (an old transformers stops here)
+from .compat_pvc import check_transformers_version  # noqa: F401  (an old transformers stops here)
 
 
 # isort: split
@@ -22,8 +22,17 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType, auto_docstring
 
-from .pictures_pvc import load_image, to_rgb, to_uint8_pixels
-from .resize_pvc import FrameWriter, check_resample_backend, common_size, image_size, run_parallel, write_tiles
+from .pictures_pvc import (
+    FrameWriter,
+    check_resample_backend,
+    common_size,
+    image_size,
+    load_image,
+    run_parallel,
+    to_rgb,
+    to_uint8_pixels,
+    write_tiles,
+)
 
 
 @functools.cache

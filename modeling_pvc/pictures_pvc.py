@@ -1,12 +1,15 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of any format -> upright 8-bit RGB."""
+"""Pictures of any format -> upright 8-bit RGB -> the size and the numbers that the vision tower takes."""
 
 import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageCms, ImageOps
-from transformers.image_utils import ChannelDimension
+from transformers.image_utils import ChannelDimension, PILImageResampling
 
 from .media_pvc import SOURCE_TYPES, open_source
 
@@ -119,3 +122,147 @@ def _array_to_eight_bits(pixels: np.ndarray) -> np.ndarray:
     else:
         scale = 255.0 if pixels.dtype == bool or (pixels.dtype.kind == "f" and pixels.max() <= 1) else 1.0
     return np.clip(np.round(pixels * scale), 0, 255).astype(np.uint8)
+
+
+RESAMPLE_BACKENDS = ("torch", "pil")
+BAND_ROWS = 256  # of a picture are resized at a time: few enough for a cache, enough to be worth handing to a thread
+TORCH_MODES = {PILImageResampling.BICUBIC: "bicubic", PILImageResampling.BILINEAR: "bilinear"}
+
+
+def check_resample_backend(backend: str, resample: int | None) -> None:
+    if backend not in RESAMPLE_BACKENDS:
+        raise ValueError(f"resample_backend={backend!r} is unknown; choose one of {', '.join(RESAMPLE_BACKENDS)}.")
+    if backend == "torch" and resample not in TORCH_MODES:
+        raise ValueError(f"resample_backend='torch' has no filter for resample={resample!r}; use 'pil' for it.")
+
+
+def resize_pixels(
+    pixels: Image.Image | np.ndarray, width: int, height: int, resample: int, backend: str
+) -> np.ndarray:
+    """An RGB image or uint8[H, W, 3] -> uint8[height, width, 3], antialiased, the horizontal pass first.
+
+    `backend="pil"` is the reference, to the last bit: Pillow 13 would run the vertical pass first when that is
+    cheaper, which changes pixels by up to 7 levels, but checkpoints were trained on the results of the older order.
+    `backend="torch"` takes a fifth of the time on a CPU with AVX2, and differs by at most 2 of 255 levels.
+    """
+    if image_size(pixels) == (width, height):
+        return np.asarray(pixels)
+    if backend == "pil":
+        image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+        for size in ((width, image.height), (width, height)):
+            if image.size != size:  # Pillow would copy it
+                image = image.resize(size, resample)
+        return np.asarray(image)
+    values = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))  # torch warns about a read-only array
+    # in this order of calls the layout is channels last for torch, which then neither unpacks nor packs pixels
+    resized = torch.nn.functional.interpolate(
+        values[None].permute(0, 3, 1, 2), size=(height, width), mode=TORCH_MODES[resample], antialias=True
+    )
+    return resized[0].permute(1, 2, 0).numpy()
+
+
+def image_size(image: Image.Image | np.ndarray) -> tuple[int, int]:
+    """(width, height) of an RGB image or of an array [H, W, 3]."""
+    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
+
+
+def common_size(images: Sequence[Image.Image | np.ndarray]) -> tuple[int, int]:
+    """(width, height) of pictures that are to be batched as they are. Raises `ValueError` where they differ."""
+    sizes = {image_size(image) for image in images}
+    if len(sizes) > 1:
+        raise ValueError(f"Pictures of the sizes (width, height) {sorted(sizes)} make no batch; pass do_resize=True.")
+    return sizes.pop()
+
+
+class FrameWriter:
+    """Writes frames into the tensor that the model gets, each as soon as its pixels are there.
+
+    Args:
+        num_frames, height, width: shape of the result.
+        do_rescale, rescale_factor, do_normalize, image_mean, image_std: as in every image processor.
+
+    Attributes:
+        values: float32[num_frames, 3, height, width], or uint8 if the pixels are neither rescaled nor normalised.
+    """
+
+    def __init__(
+        self,
+        num_frames: int,
+        height: int,
+        width: int,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: Sequence[float],
+        image_std: Sequence[float],
+    ):
+        dtype = np.float32 if do_rescale or do_normalize else np.uint8
+        self.values = np.empty((num_frames, 3, height, width), dtype=dtype)
+        # the reference divides by 255; multiplying by 1/255 differs in the last bit
+        self._divisor = np.float32(1 / rescale_factor) if do_rescale else None
+        self._moments = np.asarray([image_mean, image_std], dtype=np.float32).T if do_normalize else None
+
+    def write(self, position: int, pixels: np.ndarray) -> None:
+        """Puts uint8[height, width, 3] in its place."""
+        numbers = pixels.astype(self.values.dtype, copy=False)  # while its bytes are neighbours: a quarter of the time
+        if self._divisor is not None:
+            numbers /= self._divisor
+        for channel, plane in enumerate(self.values[position]):
+            if self._moments is None:
+                plane[...] = numbers[..., channel]
+            else:
+                mean, std = self._moments[channel]
+                np.subtract(numbers[..., channel], mean, out=plane)
+                plane /= std
+
+
+def write_tiles(
+    writer: FrameWriter,
+    first: int,
+    image: Image.Image | np.ndarray,
+    grids: Sequence[tuple[int, int]],
+    resample: int,
+    backend: str,
+) -> None:
+    """Resizes a picture to each of the grids (columns, rows) and writes their tiles, from position `first` on.
+
+    The horizontal pass runs over bands of rows, the vertical one over columns of tiles, on all threads. As neither
+    looks beyond its row or column, the pixels are those of the whole picture resized at once.
+    """
+    (height, width), image_height = writer.values.shape[2:], image_size(image)[1]
+    canvases = [np.empty((image_height, columns * width, 3), np.uint8) for columns, _ in grids]
+
+    def narrow(top: int) -> None:
+        bottom = min(top + BAND_ROWS, image_height)
+        is_array = isinstance(image, np.ndarray)
+        band = image[top:bottom] if is_array else image.crop((0, top, image.width, bottom))
+        if backend == "torch":
+            band = np.asarray(band)  # once for all grids
+        for canvas in canvases:
+            canvas[top:bottom] = resize_pixels(band, canvas.shape[1], bottom - top, resample, backend)
+
+    def shorten(stripe: tuple[np.ndarray, range]) -> None:
+        pixels, positions = stripe
+        tiles = resize_pixels(pixels, width, len(positions) * height, resample, backend)
+        for position, tile in zip(positions, tiles.reshape(-1, height, width, 3), strict=True):
+            writer.write(position, tile)
+
+    stripes = []
+    for canvas, (columns, rows) in zip(canvases, grids, strict=True):
+        for column in range(columns):
+            positions = range(first + column, first + columns * rows, columns)
+            stripes.append((canvas[:, column * width : (column + 1) * width], positions))
+        first += columns * rows
+    run_parallel(narrow, range(0, image_height, BAND_ROWS))
+    run_parallel(shorten, stripes)
+
+
+def run_parallel(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """The results of `function` for each item, on torch's number of threads: `OMP_NUM_THREADS`, or 1 in the workers
+    of a DataLoader.
+    """
+    num_threads = min(torch.get_num_threads(), len(items))
+    if num_threads <= 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(num_threads) as pool:
+        return list(pool.map(function, items))

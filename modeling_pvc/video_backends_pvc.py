@@ -1,20 +1,290 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Opens a video with the backend that reads it."""
+"""Opens a video with the backend that reads it, and the readers beside PyAV's: torchcodec, decord, and Pillow for
+videos that are made of pictures.
+"""
 
+import contextlib
 import functools
 import importlib
-from collections.abc import Iterator
+import importlib.util
+import io
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image, ImageSequence
 from transformers.utils import logging
 
-from .decord_reader_pvc import DecordReader
 from .media_pvc import is_folder, local_path, open_source
-from .picture_reader_pvc import AnimationReader, FolderReader
-from .pyav_reader_pvc import PyAVReader
-from .torchcodec_reader_pvc import TorchcodecReader, import_torchcodec
-from .video_reader_pvc import VideoReader
+from .pictures_pvc import load_image, run_parallel, to_rgb
+from .video_reader_pvc import DamagedVideoError, PacketIndex, PyAVReader, VideoReader, first_frame, import_av, nearest
+
+
+PICTURE_ERRORS = (OSError, ValueError, SyntaxError, EOFError)
+
+
+class AnimationReader(VideoReader):
+    """An animation, or a single picture, read with Pillow: transparency is laid on white."""
+
+    backend = "pillow"
+
+    def __init__(self, opened: Path | bytes, name: str):
+        self._opened = opened
+        durations = []
+        try:
+            with self._open() as image:
+                for frame in ImageSequence.Iterator(image):
+                    if image.format == "WEBP":
+                        frame.load()  # it tells the duration only then
+                    durations.append(frame.info.get("duration", 0) / 1000)
+        except PICTURE_ERRORS as error:
+            reached = f" after frame {len(durations) - 1}" if durations else ""
+            raise ValueError(f"Cannot read the animation {name}{reached}: {error}") from error
+        total = sum(durations)
+        times = np.cumsum([0.0, *durations[:-1]]).tolist() if total else None
+        super().__init__(name, len(durations), len(durations) / total if total else 0.0, times)
+
+    def _open(self) -> Image.Image:
+        return Image.open(io.BytesIO(self._opened) if isinstance(self._opened, bytes) else self._opened)
+
+    def _decode(self, wanted: set[int], keep: Callable[[int, np.ndarray], None], num_threads: int) -> None:
+        try:
+            with self._open() as image:
+                for index in sorted(wanted):
+                    image.seek(index)
+                    image.load()
+                    keep(index, np.asarray(to_rgb(image)))
+        except PICTURE_ERRORS as error:
+            raise DamagedVideoError(error) from error
+
+
+class FolderReader(VideoReader):
+    """A folder with one picture per frame, in the order of the numbers in their names."""
+
+    backend = "pillow"
+
+    def __init__(self, folder: Path):
+        suffixes = Image.registered_extensions()
+        files = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.name[0] != "."]
+        if not files:
+            raise ValueError(f"The folder {folder} holds no pictures to be the frames of a video.")
+        self._files = sorted(files, key=lambda path: [_natural(part) for part in re.split(r"(\d+)", path.name)])
+        super().__init__(str(folder), len(files), fps=0.0, times=None)
+
+    def _decode(self, wanted: set[int], keep: Callable[[int, np.ndarray], None], num_threads: int) -> None:
+        run_parallel(lambda i: keep(i, np.asarray(load_image(self._files[i]))), sorted(wanted))
+
+
+def _natural(part: str) -> tuple[int, str]:
+    return (int(part), "") if part.isdigit() else (-1, part)
+
+
+# In MPEG transport streams torchcodec (0.13) returns wrong frames without saying so.
+TORCHCODEC_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+
+
+class TorchcodecReader(VideoReader):
+    """Reads MP4, MOV, MKV and WebM with torchcodec's exact mode; every frame's timestamp is compared with the file's.
+
+    Raises `ValueError` for files that torchcodec does not read, or not rightly, and `ImportError` without torchcodec.
+    """
+
+    backend = "torchcodec"
+
+    def __init__(self, opened: Path | bytes, name: str):
+        self._decoders = import_torchcodec()
+        self._source = opened if isinstance(opened, bytes) else str(opened)
+        try:
+            self._index = PacketIndex(opened, name)
+            if self._index.container_format not in TORCHCODEC_FORMATS or self._index.times is None:
+                raise ValueError(
+                    f"torchcodec is not reliable with {self._index.container_format} files or without timestamps; "
+                    "use backend='pyav' or 'auto'"
+                )
+            listed = self._open(1).metadata.num_frames
+            if listed != self._index.num_frames:
+                raise ValueError(f"torchcodec finds {listed} frames, but there are {self._index.num_frames}")
+        except (import_av().error.FFmpegError, ValueError, RuntimeError) as error:
+            raise ValueError(f"Cannot read the video {name} with torchcodec: {error}") from error
+        super().__init__(name, self._index.num_frames, self._index.fps, self._index.times)
+
+    def _open(self, num_threads: int):
+        return self._decoders.VideoDecoder(
+            self._source, seek_mode="exact", dimension_order="NHWC", num_ffmpeg_threads=num_threads
+        )
+
+    def _decode(self, wanted: set[int], keep: Callable[[int, np.ndarray], None], num_threads: int) -> None:
+        try:
+            decoder = self._open(num_threads)
+            for index in sorted(wanted):
+                frame = decoder.get_frame_at(index)
+                if nearest(self.times, frame.pts_seconds) != index:
+                    raise DamagedVideoError(f"the decoder returned the frame at {frame.pts_seconds} s")
+                keep(index, frame.data.numpy())
+        except (RuntimeError, IndexError) as error:
+            raise DamagedVideoError(error) from error
+
+
+def import_torchcodec():
+    try:
+        return importlib.import_module("torchcodec.decoders")
+    except (ImportError, OSError, RuntimeError) as error:  # it loads FFmpeg's and torch's libraries on import
+        raise ImportError(
+            f"backend='torchcodec' needs a torchcodec that fits this torch and FFmpeg: {error}"
+        ) from error
+
+
+# decord 0.6 contains FFmpeg 4.1. It returns wrong frames for some files and hangs on others, in a way that only the
+# end of the process stops. So files of the kinds known to fail are refused, and the others are decoded in a process of
+# its own that is ended when no frame comes for so long.
+SILENCE_SECONDS = 30
+DECORD_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
+DECORD_CODECS = ("h264", "hevc", "mpeg4", "mjpeg", "prores", "vp8", "libvpx-vp8", "vp9", "libvpx-vp9")
+# Of others decord's older FFmpeg computes other colours.
+DECORD_PIXEL_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv422p10le")
+# What the process in which decord decodes runs: it reads a request from its input, and writes frames to its output.
+# A request is one line of JSON, the answer one line with the number of frames, then per index one line and the pixels.
+DECORD_WORKER = """
+import json
+import sys
+
+from decord import VideoReader
+
+request = json.loads(sys.stdin.readline())
+reader = VideoReader(request["path"], num_threads=request["num_threads"])
+output = sys.stdout.buffer
+
+def say(**message):
+    output.write(json.dumps(message).encode() + b"\\n")
+    output.flush()
+
+say(num_frames=len(reader))
+for index in request["indices"]:
+    pixels = reader[index].asnumpy()
+    if pixels.shape[2:] != (3,):  # it does for some frames of up to 16 pixels
+        raise ValueError(f"decord returned an array of shape {list(pixels.shape)}")
+    say(index=index, height=pixels.shape[0], width=pixels.shape[1])
+    output.write(pixels.tobytes())
+output.flush()
+"""
+
+
+class DecordReader(VideoReader):
+    """Reads a file with decord if decord is known to read its kind rightly, else raises `ValueError`.
+
+    Raises `ImportError` without decord.
+    """
+
+    backend = "decord"
+
+    def __init__(self, opened: Path | bytes, name: str):
+        if importlib.util.find_spec("decord") is None:
+            raise ImportError("backend='decord' needs decord (Linux on x86-64 only): `pip install decord`.")
+        self._opened = opened
+        try:
+            self._index = PacketIndex(opened, name)
+            reason = _unsound(self._index, opened)
+            if reason:
+                raise ValueError(f"decord is wrong or hangs on {reason}; use backend='pyav' or 'auto'")
+        except (import_av().error.FFmpegError, ValueError) as error:
+            raise ValueError(f"Cannot read the video {name} with decord: {error}") from error
+        super().__init__(name, self._index.num_frames, self._index.fps, self._index.times)
+
+    def _decode(self, wanted: set[int], keep: Callable[[int, np.ndarray], None], num_threads: int) -> None:
+        # its VP9 decoder fails with several threads
+        threads = 1 if "vp" in self._index.codec else num_threads
+        with _local_path(self._opened) as path, _Worker() as process:
+            process.ask(path=path, num_threads=threads, indices=sorted(wanted))
+            listed = process.line()["num_frames"]
+            if listed != self.num_frames:
+                raise DamagedVideoError(f"decord finds {listed} frames")
+            for index in sorted(wanted):
+                shape = process.line()
+                data = process.read(shape["height"] * shape["width"] * 3)
+                keep(index, np.frombuffer(data, np.uint8).reshape(shape["height"], shape["width"], 3))
+
+
+def _unsound(index: PacketIndex, opened: Path | bytes) -> str | None:
+    """What about a file decord is known to fail on, if anything."""
+    if index.container_format not in DECORD_FORMATS:
+        return f"{index.container_format} files"
+    if index.codec not in DECORD_CODECS:
+        return f"{index.codec} streams"
+    if index.times is None:
+        return "files without timestamps"
+    if index.has_open_groups:
+        return "open groups of pictures"
+    if index.has_hidden_frames:
+        return "edit lists"
+    if index.pixel_format not in DECORD_PIXEL_FORMATS:
+        return f"{index.pixel_format} pixels"
+    if index.container_format != DECORD_FORMATS[0] and first_frame(opened).rotation:
+        return f"rotated {index.container_format} files"
+    return None
+
+
+@contextlib.contextmanager
+def _local_path(opened: Path | bytes) -> Iterator[str]:
+    if isinstance(opened, Path):
+        yield str(opened)
+        return
+    with tempfile.NamedTemporaryFile(suffix=".video") as file:
+        file.write(opened)
+        file.flush()
+        yield file.name
+
+
+class _Worker:
+    """A process that decodes. Every wait for it is bounded; what it writes to its error stream is the reason given."""
+
+    def __enter__(self):
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", DECORD_WORKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        return self
+
+    def __exit__(self, *exception):
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def ask(self, **request) -> None:
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def line(self) -> dict:
+        return json.loads(self._bounded(self._process.stdout.readline))
+
+    def read(self, size: int) -> bytes:
+        return self._bounded(lambda: self._process.stdout.read(size), size)
+
+    def _bounded(self, wait: Callable[[], bytes], size: int = 1) -> bytes:
+        timer = threading.Timer(SILENCE_SECONDS, self._process.kill)
+        timer.start()
+        try:
+            data = wait()
+        finally:
+            timer.cancel()
+        if len(data) < size:
+            raise DamagedVideoError(self._last_words())
+        return data
+
+    def _last_words(self) -> str:
+        self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"it gave no frame within {SILENCE_SECONDS} s, or crashed"
 
 
 logger = logging.get_logger(__name__)

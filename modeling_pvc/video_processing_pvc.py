@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Videos -> frames: uniform sampling as in OpenGVLab's reference, one 448 x 448 frame per sample, no torchvision."""
 
-from .requirements_pvc import check_transformers_version  # noqa: F401  (an old transformers stops here)
+from .compat_pvc import check_transformers_version  # noqa: F401  (an old transformers stops here)
 
 
 # isort: split
@@ -22,8 +22,15 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
 from .media_pvc import VideoSource, flatten_videos
-from .pictures_pvc import load_image, to_uint8_pixels
-from .resize_pvc import FrameWriter, check_resample_backend, common_size, resize_pixels, run_parallel
+from .pictures_pvc import (
+    FrameWriter,
+    check_resample_backend,
+    common_size,
+    load_image,
+    resize_pixels,
+    run_parallel,
+    to_uint8_pixels,
+)
 from .video_backends_pvc import open_video
 
 

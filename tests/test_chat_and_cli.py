@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from modeling_pvc import PVCChat
-from modeling_pvc.cli_pvc import main
-from modeling_pvc.plot_pvc import step_maps, stitch
+from modeling_pvc.tools.cli import main
+from modeling_pvc.tools.plots import step_maps, stitch
 
 
 ANSWER = {"max_new_tokens": 6, "do_sample": False}

@@ -5,7 +5,7 @@ import torch
 from conftest import small_config
 
 from modeling_pvc import PRESETS, PVCConfig, PVCForConditionalGeneration, PVCVisionConfig, preset_config
-from modeling_pvc.requirements_pvc import check_transformers_version
+from modeling_pvc.compat_pvc import check_transformers_version
 
 
 # Shapes of the models the presets are named after. Vision: InternViT-300M. Text: InternLM2.5-7B, InternLM2-1.8B,

@@ -22,7 +22,7 @@ from conversion import Options, convert
 from conversion.convert import REPORT_FILE, UNMAPPED_FILE
 from conversion.rules import load_rules
 from modeling_pvc import PVCForConditionalGeneration
-from modeling_pvc.cli_pvc import main
+from modeling_pvc.tools.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def run(code, *arguments, cwd, **environment):
     return process.stdout.strip().splitlines()[-1]
 
 
-PUSH = "import sys; from modeling_pvc.cli_pvc import main; sys.exit(main(['push', *sys.argv[1:]]))"
+PUSH = "import sys; from modeling_pvc.tools.cli import main; sys.exit(main(['push', *sys.argv[1:]]))"
 LOAD = """
 import json, sys, torch
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor

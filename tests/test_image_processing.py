@@ -13,8 +13,7 @@ from PIL import Image, ImageCms
 
 from modeling_pvc import PVCImageProcessor
 from modeling_pvc.image_processing_pvc import choose_grid
-from modeling_pvc.pictures_pvc import load_image
-from modeling_pvc.resize_pvc import resize_pixels
+from modeling_pvc.pictures_pvc import load_image, resize_pixels
 
 
 SIDES = [1, 2, 3, 7, 17, 64, 100, 223, 224, 225, 333, 447, 448, 449, 512, 640, 672, 747, 896, 1000, 1080, 1344]

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoProcessor, pipeline
 
 from modeling_pvc import PVCImageProcessor, PVCProcessor, PVCVideoProcessor, preset_processor
-from modeling_pvc.presets_pvc import byte_tokenizer
+from modeling_pvc.tools.presets import byte_tokenizer
 
 
 def user(*blocks):

@@ -11,8 +11,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from modeling_pvc import PVCConfig, PVCImageProcessor, PVCProcessor, PVCVideoProcessor
-from modeling_pvc.presets_pvc import BYTE_TOKENIZER_SPECIALS
 from modeling_pvc.processing_pvc import CHAT_TEMPLATE
+from modeling_pvc.tools.presets import BYTE_TOKENIZER_SPECIALS
 
 
 SPECIALS = list(BYTE_TOKENIZER_SPECIALS.values())

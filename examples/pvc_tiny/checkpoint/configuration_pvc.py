@@ -4,7 +4,7 @@
 Field names follow transformers; the PVC-specific ones follow docs/architecture.md ("Terms").
 """
 
-from .requirements_pvc import check_transformers_version  # noqa: F401  (an old transformers stops here)
+from .compat_pvc import check_transformers_version  # noqa: F401  (an old transformers stops here)
 
 
 # isort: split

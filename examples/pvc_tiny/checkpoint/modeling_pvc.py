@@ -25,7 +25,6 @@ from transformers.utils.generic import accepts_precomputed_kwargs, can_return_tu
 from transformers.utils.import_utils import is_tracing
 
 from .configuration_pvc import FIRST_MERGE, PVCConfig
-from .lora_targets_pvc import register_lora_targets
 from .modeling_vision_pvc import (
     PVCPreTrainedModel,
     PVCStepEmbedding,
@@ -34,6 +33,10 @@ from .modeling_vision_pvc import (
     PVCVisionModelOutput,
     run_in_chunks,
 )
+
+
+# What `peft.LoraConfig(target_modules=None)` means for PVC: as for most models, queries and values.
+LORA_TARGETS = r".*language_model\..*\.(q_proj|v_proj|qkv_proj)"
 
 
 def merge_patches(hidden_states: torch.Tensor, size: int) -> torch.Tensor:
@@ -486,6 +489,15 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
         )
 
 
-register_lora_targets()
+def _register_lora_targets() -> None:
+    """Tells PEFT, if it is installed."""
+    try:
+        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as known
+    except ImportError:
+        return
+    known["pvc"] = LORA_TARGETS
+
+
+_register_lora_targets()
 
 __all__ = ["PVCForConditionalGeneration", "PVCModel", "PVCPreTrainedModel", "PVCVisionModel"]

@@ -9,7 +9,7 @@ this processor replaces each by its layout with one placeholder per visual token
             Frame2: <img>…</img>
 """
 
-from .requirements_pvc import check_transformers_version  # noqa: F401  (an old transformers stops here)
+from .compat_pvc import check_transformers_version  # noqa: F401  (an old transformers stops here)
 
 
 # isort: split
@@ -28,7 +28,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from .budget_pvc import BudgetItem, fit_budget
 from .image_processing_pvc import PVCImageProcessorKwargs
 from .media_pvc import VideoSource, block_source, flatten_videos
-from .resize_pvc import image_size
+from .pictures_pvc import image_size
 from .video_processing_pvc import PVCVideoProcessorKwargs, sample_frame_indices
 
 

@@ -4,7 +4,7 @@
 import random
 from typing import TYPE_CHECKING
 
-from .samples_pvc import CONVERSATION_COLUMNS, media_blocks
+from .rows import CONVERSATION_COLUMNS, media_blocks
 
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 
-from .chat_pvc import PVCChat
-from .configuration_pvc import FIRST_MERGE
-from .plot_pvc import plot_image, plot_video
+from ..configuration_pvc import FIRST_MERGE
+from ..inference.chat import PVCChat
+from .plots import plot_image, plot_video
 
 
 CHAT_HELP = (

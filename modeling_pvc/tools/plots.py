@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .image_processing_pvc import choose_grid
+from ..image_processing_pvc import choose_grid
 
 
 MAX_STEPS = 8

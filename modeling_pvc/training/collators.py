@@ -13,7 +13,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers.processing_utils import ProcessorMixin
 
-from .samples_pvc import read_conversations
+from .rows import read_conversations
 
 
 @dataclass

@@ -12,10 +12,10 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from .configuration_pvc import PVCConfig
-from .image_processing_pvc import PVCImageProcessor
-from .processing_pvc import CHAT_TEMPLATE, PVCProcessor
-from .video_processing_pvc import PVCVideoProcessor
+from ..configuration_pvc import PVCConfig
+from ..image_processing_pvc import PVCImageProcessor
+from ..processing_pvc import CHAT_TEMPLATE, PVCProcessor
+from ..video_processing_pvc import PVCVideoProcessor
 
 
 INTERNLM2 = {

@@ -12,8 +12,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
-from .media_pvc import VideoSource
-from .temporal_cache_pvc import PVCTemporalCache
+from ..media_pvc import VideoSource
+from ..temporal_cache_pvc import PVCTemporalCache
 
 
 QUESTION = "\N{OBJECT REPLACEMENT CHARACTER}"  # stands for the question while the chat template is taken apart

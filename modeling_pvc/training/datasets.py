@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .media_pvc import block_source, local_path
-from .samples_pvc import CONVERSATION_COLUMNS, MEDIA_COLUMNS, media_blocks, read_conversations
+from ..media_pvc import block_source, local_path
+from .rows import CONVERSATION_COLUMNS, MEDIA_COLUMNS, media_blocks, read_conversations
 
 
 if TYPE_CHECKING:
