@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from batches import batch_of
 from conftest import small_model
 from test_encoder import frames, make_encoder
-from test_model import batch_of
 
 
 LAYOUTS = {

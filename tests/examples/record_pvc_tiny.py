@@ -1,5 +1,5 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Draws the fixed inputs of test_pvc_tiny.py and records the checkpoint's answers: `python tests/record_pvc_tiny.py`.
+"""Draws the fixed inputs of test_pvc_tiny.py and records the answers: `python tests/examples/record_pvc_tiny.py`.
 
 To be run when the checkpoint was trained anew, not when the test fails: it says that answers have changed.
 """
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "examples" / "pvc_tiny"))
 
 from data import conversation, make_sample  # noqa: E402

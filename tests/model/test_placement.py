@@ -3,8 +3,8 @@
 import pytest
 import torch
 from accelerate import infer_auto_device_map
+from batches import batch_of
 from conftest import small_config, small_model
-from test_model import batch_of
 from transformers import BitsAndBytesConfig, TorchAoConfig
 
 from modeling_pvc import PVCForConditionalGeneration

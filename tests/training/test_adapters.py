@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
+from batches import batch_of
 from conftest import small_model
+from isolated import run_isolated
 from peft import AutoPeftModel, PeftModel, get_peft_model
-from test_model import batch_of
-from test_remote_code import run_isolated
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
 from modeling_pvc import PVCDataCollator, PVCForConditionalGeneration, load_media_dataset, pvc_lora_config

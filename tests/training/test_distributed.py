@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from accelerate.commands.config.config_args import load_config_from_file
+from batches import batch_of
 from conftest import small_model
 from peft import get_peft_model
-from test_model import batch_of
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -25,7 +25,7 @@ from modeling_pvc import pvc_lora_config
 # Rows of test_model.ROWS that the ranks get in each step: text alone, an image, a video, both.
 STEPS = {"text and image": ([0], [1]), "video and text": ([2], [0]), "image and video": ([1], [2]), "both": ([3], [3])}
 TOLERANCE = 1e-4  # of losses around 5 after steps of float32, whose sums two processes add in another order
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def make_model(training):
@@ -108,7 +108,7 @@ def test_ddp_through_trl(checkpoint, picture, clip, tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = [str(checkpoint), str(tmp_path / "rows.jsonl"), str(tmp_path)]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = str(ROOT / "tests" / "distributed_script.py")
+    script = str(ROOT / "tests" / "support" / "distributed_script.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, script, *arguments], env=environment)
     try:

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from batches import batch_of
 from conftest import small_config, small_model
 from peft import LoraConfig, get_peft_model
-from test_model import batch_of
 
 from modeling_pvc import PVCForConditionalGeneration, freeze_all_but_new_parts, pvc_lora_config
 

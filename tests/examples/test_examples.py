@@ -18,7 +18,7 @@ import sft_full
 import sft_lora
 
 
-CONFIGS = Path(__file__).parent.parent / "examples" / "configs"
+CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
 
 
 @pytest.fixture(scope="module")

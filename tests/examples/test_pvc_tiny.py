@@ -10,9 +10,9 @@ import pytest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "examples" / "pvc_tiny" / "checkpoint"
-FIXED = ROOT / "tests" / "data" / "pvc_tiny"
+FIXED = Path(__file__).parent / "data" / "pvc_tiny"
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from conversion.push import push, upload_files
 from modeling_pvc import PVCForConditionalGeneration, PVCVisionModel
 
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
+SUPPORT = ROOT / "tests" / "support"
 ENVIRONMENT = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", "HF_TOKEN": "hf_x"}
 
 
@@ -144,7 +145,7 @@ def test_push_to_hub_of_every_part(folder, tmp_path):
     """transformers' and PEFT's own `push_to_hub`: what they write loads in a fresh process without the package."""
     pytest.importorskip("peft")
     home = {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
-    assert run(OWN_METHODS, Path(__file__).parent, folder, LOAD_PARTS, cwd=tmp_path, **home) == "done"
+    assert run(OWN_METHODS, SUPPORT, folder, LOAD_PARTS, cwd=tmp_path, **home) == "done"
 
 
 CONVERT = """
@@ -171,7 +172,7 @@ with HubServer() as hub:
 def test_a_hub_id_is_converted_at_its_pinned_revision(tmp_path):
     random_chat_source(tmp_path / "source", "qwen2")
     home = {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
-    arguments = (Path(__file__).parent, tmp_path / "source", tmp_path / "target")
+    arguments = (SUPPORT, tmp_path / "source", tmp_path / "target")
     assert run(CONVERT, *arguments, cwd=tmp_path, **home) == str(tmp_path / "target")
     assert "base_model: org/source" in (tmp_path / "target" / "README.md").read_text()
 
@@ -220,7 +221,7 @@ CASES = [
 def test_server_faults_end_in_clear_errors_and_a_retry_completes(folder, tmp_path):
     faults = json.dumps([case[:4] for case in CASES])
     home = {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
-    answer = run(FAULTS, Path(__file__).parent, folder, faults, cwd=tmp_path, **home)
+    answer = run(FAULTS, SUPPORT, folder, faults, cwd=tmp_path, **home)
     expected = sorted([*upload_files(folder, "org/name"), ".gitattributes"])
     for case, (error, files) in zip(CASES, json.loads(answer), strict=True):
         assert files == expected

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from conftest import small_model
+from isolated import run_isolated
 from PIL import Image
-from test_remote_code import run_isolated
 from training import lora, losses, make_trainer, quick_args, say, trained_text
 
 from modeling_pvc import PVCDataCollator, load_media_dataset
