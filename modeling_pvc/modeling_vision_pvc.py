@@ -31,6 +31,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .card_pvc import complete_model_card
+from .compat_pvc import CACHE_NAME
 from .configuration_pvc import PVCConfig, PVCVisionConfig
 from .temporal_cache_pvc import PVCTemporalCache
 
@@ -379,7 +380,7 @@ class PVCPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["PVCVisionLayer", "PVCProgressiveLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = [CACHE_NAME]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True

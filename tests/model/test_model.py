@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from batches import FRAMES, IMAGE, TILES, VIDEO, batch_of, pixels
+from batches import FRAMES, IMAGE, TILES, VIDEO, batch_of, pixels, prompt
 from conftest import small_config, small_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
@@ -93,6 +93,38 @@ def test_generate(model, mode):
     assert output.shape == (4 * kwargs.get("num_return_sequences", 1), batch["input_ids"].shape[1] + 5)
     if mode in ("no cache", "static cache", "chunked prefill"):
         assert torch.equal(output, model.generate(**batch, max_new_tokens=5, min_new_tokens=5, do_sample=False))
+
+
+def test_generate_from_embeddings(model):
+    kwargs = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    batch = batch_of([0, 1, 2, 3])
+    expected = model.generate(**batch, **kwargs)[:, batch["input_ids"].shape[1] :]
+    embeddings = model.get_input_embeddings()(batch.pop("input_ids"))
+    assert torch.equal(model.generate(inputs_embeds=embeddings, **batch, **kwargs), expected)
+
+
+@pytest.mark.parametrize("mode", [{}, {"use_cache": False}, {"num_beams": 2}, {"temperature": 50.0}])
+def test_placeholders_are_never_sampled(model, mode):
+    torch.manual_seed(0)
+    favoured = small_model()
+    with torch.no_grad():
+        favoured.lm_head.weight[[IMAGE, VIDEO]] *= 100  # one of the two is by far the likeliest or the unlikeliest
+    output = favoured.generate(**batch_of([0, 1, 2, 3]), do_sample="temperature" in mode, max_new_tokens=6, **mode)
+    new = output[:, batch_of([0, 1, 2, 3])["input_ids"].shape[1] :]
+    assert not torch.isin(new, torch.tensor([IMAGE, VIDEO])).any()
+
+
+@torch.no_grad()
+def test_a_completion_with_stray_placeholders_is_scored():
+    # 56 px and two tokens per side: 4 tokens per step, so that fewer in a row are no picture
+    model = small_model(vision={"image_size": 112})
+    tiles = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    ids = torch.tensor([prompt(1, ("image", 16), 2, 3)])
+    completion = torch.tensor([[5, IMAGE, 6, VIDEO, VIDEO, 7]])
+    logits = model(input_ids=torch.cat([ids, completion], 1), pixel_values=tiles).logits
+    torch.testing.assert_close(logits[:, : ids.shape[1]], model(input_ids=ids, pixel_values=tiles).logits)
+    with pytest.raises(ValueError, match="Image features and image tokens do not match"):
+        model(input_ids=torch.cat([ids, torch.tensor([prompt(("image", 4))])], 1), pixel_values=tiles)
 
 
 def test_generate_equals_forward(model):

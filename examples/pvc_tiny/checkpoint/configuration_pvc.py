@@ -4,7 +4,7 @@
 Field names follow transformers; the PVC-specific ones follow docs/architecture.md ("Terms").
 """
 
-from .compat_pvc import check_transformers_version  # noqa: F401  (an old transformers stops here)
+from .compat_pvc import CACHE_NAME  # first: an old transformers stops here
 
 
 # isort: split
@@ -148,6 +148,8 @@ class PVCConfig(PreTrainedConfig):
         paper. `"interleaved"`: the raster order of InternVL's finer grid, step `t` supplying sub-position `t` of each
         merged block, so that a converted InternVL sees its own sequence. It needs
         `image_repeats == (0.5 / downsample_ratio) ** 2`.
+    tie_word_embeddings (`bool`, *optional*):
+        Whether the head shares the weight of the text model's embeddings. By default what `text_config` says.
 
     Example:
 
@@ -162,7 +164,7 @@ class PVCConfig(PreTrainedConfig):
     model_type = "pvc"
     _auto_class = "AutoConfig"
     sub_configs = {"text_config": AutoConfig, "vision_config": PVCVisionConfig}
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = [CACHE_NAME]
     # Also a class attribute: TRL reads `config.auto_map` to find the class to load, whatever made the config.
     auto_map = AUTO_MAP
 
@@ -175,7 +177,7 @@ class PVCConfig(PreTrainedConfig):
     compressor_step_size: int = 256
     image_token_order: str = "sequential"
     initializer_range: float = 0.02
-    tie_word_embeddings: bool = False
+    tie_word_embeddings: bool | None = None
 
     def __post_init__(self, **kwargs):
         if self.vision_config is None:
@@ -184,6 +186,8 @@ class PVCConfig(PreTrainedConfig):
             self.vision_config = PVCVisionConfig(**self.vision_config)
         if self.text_config is None or isinstance(self.text_config, dict):
             self.text_config = _text_config(self.text_config or {})
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
         kwargs["auto_map"] = {**AUTO_MAP, **kwargs.get("auto_map", {})}
         super().__post_init__(**kwargs)
         self._check()

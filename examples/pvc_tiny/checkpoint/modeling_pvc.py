@@ -5,25 +5,36 @@ What is in this file, from the encoder's output to logits (docs/architecture.md 
 
 * `PVCCompressor`    pixel shuffle + step-conditioned AdaLN + MLP: 64 tokens per step
 * `PVCModel`         encoder (modeling_vision_pvc.py), compressor and any transformers text model, without a head
+* `TextHead`         the text family's own way from there to logits and loss
 * `PVCForConditionalGeneration`
 
 Shape vocabulary: B samples, N tiles, S steps of all clips, T steps of one clip, M tokens per step, D width, L length.
 """
 
+import inspect
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
-from transformers.models.auto import AutoModel
+from transformers.generation import GenerationMixin, LogitsProcessorList, SuppressTokensLogitsProcessor
+from transformers.masking_utils import create_masks_for_generate
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithPast,
+    ModelOutput,
+)
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto import AutoModel, AutoModelForCausalLM
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, torch_compilable_check
 from transformers.utils.generic import accepts_precomputed_kwargs, can_return_tuple
 from transformers.utils.import_utils import is_tracing
 
+from .compat_pvc import CACHE_NAME, takes_cache
 from .configuration_pvc import FIRST_MERGE, PVCConfig
 from .modeling_vision_pvc import (
     PVCPreTrainedModel,
@@ -86,37 +97,40 @@ class PVCCompressor(nn.Module):
 @dataclass
 class PVCModelOutputWithPast(BaseModelOutputWithPast):
     r"""
+    router_logits (`tuple[torch.Tensor]`, *optional*, returned when `output_router_logits=True`):
+        Router scores of each layer of a mixture of experts.
     image_hidden_states (`torch.Tensor` of shape `(num_tiles, tokens_per_tile, hidden_size)`, *optional*):
         Visual tokens of the image tiles, as handed to the text model.
     video_hidden_states (`torch.Tensor` of shape `(num_video_tokens, hidden_size)`, *optional*):
         Visual tokens of the videos, one video after the other, as handed to the text model.
     """
 
+    router_logits: tuple[torch.Tensor] | None = None
     image_hidden_states: torch.Tensor | None = None
     video_hidden_states: torch.Tensor | None = None
 
 
 @auto_docstring(custom_intro="Output of [`PVCForConditionalGeneration`].")
 @dataclass
-class PVCCausalLMOutputWithPast(ModelOutput):
+class PVCCausalLMOutputWithPast(CausalLMOutputWithPast):
     r"""
     loss (`torch.Tensor` of shape `(1,)`, *optional*, returned when `labels` is provided):
-        Language modeling loss (next-token prediction).
+        Language modeling loss (next-token prediction), with the auxiliary loss where the text model has one and
+        `output_router_logits` asks for it.
     logits (`torch.Tensor` of shape `(batch_size, sequence_length, vocab_size)`):
         Scores of each vocabulary token before softmax.
-    past_key_values (`Cache`, *optional*, returned when `use_cache=True`):
-        The text model's cache.
+    aux_loss (`torch.Tensor` of shape `(1,)`, *optional*, returned when `output_router_logits=True`):
+        Load-balancing loss of a mixture of experts.
+    router_logits (`tuple[torch.Tensor]`, *optional*, returned when `output_router_logits=True`):
+        Router scores of each layer of a mixture of experts.
     image_hidden_states (`torch.Tensor` of shape `(num_tiles, tokens_per_tile, hidden_size)`, *optional*):
         Visual tokens of the image tiles, as handed to the text model.
     video_hidden_states (`torch.Tensor` of shape `(num_video_tokens, hidden_size)`, *optional*):
         Visual tokens of the videos, one video after the other, as handed to the text model.
     """
 
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor] | None = None
-    attentions: tuple[torch.Tensor] | None = None
+    aux_loss: torch.Tensor | None = None
+    router_logits: tuple[torch.Tensor] | None = None
     image_hidden_states: torch.Tensor | None = None
     video_hidden_states: torch.Tensor | None = None
 
@@ -126,11 +140,15 @@ class PVCModel(PVCPreTrainedModel):
     _auto_class = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
 
-    def __init__(self, config: PVCConfig):
+    def __init__(self, config: PVCConfig, language_model: PreTrainedModel | None = None):
+        r"""
+        language_model (`PreTrainedModel`, *optional*):
+            The text model, without a head. By default one of `config.text_config`.
+        """
         super().__init__(config)
         self.vision_tower = PVCVisionModel._from_config(config.vision_config)
         self.compressor = PVCCompressor(config)
-        self.language_model = AutoModel.from_config(config.text_config)
+        self.language_model = AutoModel.from_config(config.text_config) if language_model is None else language_model
         self.post_init()
 
     def __getattr__(self, name: str):
@@ -269,13 +287,13 @@ class PVCModel(PVCPreTrainedModel):
         )
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), tokens.to(inputs_embeds.device, inputs_embeds.dtype))
 
-    def _joins_sharded_encoder(self, past_key_values: Cache | None) -> bool:
+    def _joins_sharded_encoder(self, cache: Cache | None) -> bool:
         """Whether a batch without media must run the encoder all the same.
 
         When its weights are sharded (FSDP2, ZeRO-3), running it is a collective operation, which other ranks are in.
         """
         sharded = any(hasattr(p, "device_mesh") or hasattr(p, "ds_id") for p in self.vision_tower.parameters())
-        return sharded and (past_key_values is None or past_key_values.get_seq_length() == 0)
+        return sharded and (cache is None or cache.get_seq_length() == 0)
 
     def _empty_encode(self) -> torch.Tensor:
         """A zero that depends on every parameter of encoder and compressor, from one blank frame."""
@@ -286,6 +304,7 @@ class PVCModel(PVCPreTrainedModel):
 
     @can_return_tuple
     @auto_docstring
+    @takes_cache
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -294,7 +313,7 @@ class PVCModel(PVCPreTrainedModel):
         num_frames_per_video: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -324,39 +343,41 @@ class PVCModel(PVCPreTrainedModel):
         ):
             if tokens is not None:
                 mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id)
+                if not is_tracing() and mask.sum() != len(tokens):
+                    mask = _whole_steps(mask, self.config.tokens_per_step)
                 inputs_embeds = self._place(inputs_embeds, mask, tokens, modality)
             elif input_ids is not None and not is_tracing():
-                _refuse_blind_prompt(input_ids == token_id, past_key_values, self.config.tokens_per_step, modality)
+                _refuse_blind_prompt(input_ids == token_id, cache, self.config.tokens_per_step, modality)
 
-        if images is None and videos is None and self._joins_sharded_encoder(past_key_values):
+        if images is None and videos is None and self._joins_sharded_encoder(cache):
             inputs_embeds = inputs_embeds + self._empty_encode()
 
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
+            **{CACHE_NAME: cache},
             **kwargs,
         )
-        return PVCModelOutputWithPast(
-            last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            image_hidden_states=images,
-            video_hidden_states=videos,
-        )
+        return PVCModelOutputWithPast(**outputs, image_hidden_states=images, video_hidden_states=videos)
 
 
-def _refuse_blind_prompt(mask: torch.Tensor, past_key_values: Cache | None, step: int, modality: str) -> None:
-    """Raises when a prompt has placeholders but came without media, as from a trainer that drops columns.
+def _whole_steps(mask: torch.Tensor, step: int) -> torch.Tensor:
+    """bool[B, L] -> the same without runs of True shorter than `step`, the number of tokens of one step.
 
-    mask bool[B, L]; `step` is the number of tokens of one step. Fewer in a row are no place for media but stray
-    tokens, such as a model may sample.
+    Fewer in a row are no place for media but stray tokens, such as a model without training may have sampled.
     """
-    if past_key_values is not None and past_key_values.get_seq_length() > 0:
+    if mask.shape[1] < step:
+        return torch.zeros_like(mask)
+    starts = nn.functional.pad(mask.unfold(1, step, 1).all(-1), (step - 1, step - 1))  # where a run of `step` begins
+    return starts.unfold(1, step, 1).any(-1)
+
+
+def _refuse_blind_prompt(mask: torch.Tensor, cache: Cache | None, step: int, modality: str) -> None:
+    """Raises when a prompt, bool[B, L], has placeholders but came without media, as when a trainer drops columns."""
+    if cache is not None and cache.get_seq_length() > 0:
         return
-    if mask.shape[1] >= step and mask.unfold(1, step, 1).all(-1).any():
+    if _whole_steps(mask, step).any():
         name = "pixel_values" if modality == "image" else "pixel_values_videos"
         raise ValueError(
             f"The prompt has {int(mask.sum())} {modality} placeholders but no {modality} reached the model. Pass the "
@@ -365,27 +386,156 @@ def _refuse_blind_prompt(mask: torch.Tensor, past_key_values: Cache | None, step
         )
 
 
+class TextHead:
+    """From the text model's output to logits and loss, as the text model's own family does it.
+
+    Granite divides its logits, Gemma 2 caps them, Phi's head has a bias, a mixture of experts adds a loss. None of
+    these rules is copied: the `forward` of the family's causal LM runs, with a backbone that has run already.
+
+    Args:
+        causal_lm: a causal LM of the family; its weights are not kept.
+
+    Raises:
+        ValueError: a text model that cannot stand behind an encoder, or whose causal LM does more than to apply a
+            linear layer to its backbone's output.
+    """
+
+    def __init__(self, causal_lm: PreTrainedModel):
+        self.family = type(causal_lm)
+        self.backbone_name = causal_lm.base_model_prefix
+        self.attributes = {name: value for name, value in vars(causal_lm).items() if not name.startswith("_")}
+        self.create_masks_for_generate = getattr(self.family, "create_masks_for_generate", create_masks_for_generate)
+        reason = _reason_against(causal_lm) or self._adopt_head(causal_lm)
+        if reason:
+            text_type = causal_lm.config.model_type
+            raise ValueError(f"text_config.model_type={text_type!r} cannot be PVC's text model: {reason}.")
+
+    def _adopt_head(self, causal_lm: PreTrainedModel) -> str | None:
+        """Finds the family's head and tries its `forward` without numbers. Returns why it cannot be used, if so."""
+        children = dict(causal_lm.named_children())
+        children.pop(self.backbone_name, None)
+        if [type(child) for child in children.values()] != [nn.Linear]:
+            return f"beside its backbone it has {', '.join(children) or 'nothing'}, not one linear layer"
+        self.head_name, head = children.popitem()
+        self.new_linear = partial(nn.Linear, head.in_features, head.out_features, bias=head.bias is not None)
+        hidden_states = torch.empty((1, 1, head.in_features), device="meta")
+        parts = {self.head_name: lambda states: states.new_empty((*states.shape[:2], head.out_features))}
+        try:
+            self._forward(parts, causal_lm.base_model, PVCModelOutputWithPast(hidden_states), logits_to_keep=1)
+        except (AttributeError, TypeError, ValueError) as error:
+            return f"its head takes more than the last hidden states of its backbone ({error})"
+        return None
+
+    def __call__(self, model: PreTrainedModel, outputs: ModelOutput, **kwargs) -> ModelOutput:
+        """The output of the family's causal LM.
+
+        Args:
+            model: the model whose `lm_head` is used, and whose configuration.
+            outputs: what its backbone returned.
+            kwargs: as for the family: `labels`, `logits_to_keep`, `attention_mask`, `output_router_logits`, ...
+        """
+        own = {
+            "config": model.config.text_config,
+            "training": model.training,
+            "loss_function": model.loss_function,
+            self.head_name: model.lm_head,
+        }
+        return self._forward(own, model.model.language_model, outputs, **kwargs)
+
+    def _forward(self, own: dict, backbone: nn.Module, outputs: ModelOutput, **kwargs) -> ModelOutput:
+        finished = _FinishedBackbone(backbone, outputs)
+        causal_lm = _BorrowedCausalLM(self.family, {**self.attributes, **own, self.backbone_name: finished})
+        return self.family.forward(causal_lm, **kwargs)
+
+
+class _BorrowedCausalLM:
+    """What a family's `forward` takes for its model: the attributes of one, the methods of the family."""
+
+    def __init__(self, family: type, attributes: dict):
+        self.__dict__.update(attributes)
+        self._family = family
+
+    def __getattr__(self, name: str):
+        return getattr(self._family, name).__get__(self)
+
+
+class _FinishedBackbone:
+    """A backbone that returns what it has computed already. Its numbers can be read, its parts cannot be run."""
+
+    def __init__(self, backbone: nn.Module, outputs: ModelOutput):
+        self._backbone = backbone
+        self._outputs = outputs
+
+    def __call__(self, *args, **kwargs) -> ModelOutput:
+        return self._outputs
+
+    def __getattr__(self, name: str):
+        value = getattr(self._backbone, name)
+        if isinstance(value, nn.Module):
+            raise AttributeError(f"it uses the backbone's `{name}` by itself")
+        return value
+
+
+def _reason_against(causal_lm: PreTrainedModel) -> str | None:
+    """Why a text model cannot stand behind an encoder, if it cannot."""
+    takes = inspect.signature(causal_lm.base_model.forward).parameters
+    layer_types = set(getattr(causal_lm.config, "layer_types", None) or [])
+    if "inputs_embeds" not in takes:
+        return "it takes no embeddings"
+    if "per_layer_inputs" in takes:
+        return "its layers embed token ids once more, which visual tokens do not have"
+    if layer_types == {"linear_attention"} or not {"cache", "past_key_values"} & set(takes):
+        return "none of its layers has a cache of keys and values"
+    if not causal_lm._supports_default_dynamic_cache():
+        return "its cache is a class of its own, which `generate` does not make for another model"
+    return None
+
+
+def _embedding_name(causal_lm: PreTrainedModel) -> str:
+    embeddings = causal_lm.get_input_embeddings()
+    return next(name for name, module in causal_lm.base_model.named_modules() if module is embeddings)
+
+
 @auto_docstring(custom_intro="PVC with a language modeling head: answers questions about text, images and videos.")
 class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
     _auto_class = "AutoModelForImageTextToText"
-    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: PVCConfig):
         super().__init__(config)
-        self.model = PVCModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        causal_lm = AutoModelForCausalLM.from_config(config.text_config)
+        self.text_head = TextHead(causal_lm)
+        self.model = PVCModel(config, language_model=causal_lm.base_model)
+        self.lm_head = self.text_head.new_linear()
+        self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{_embedding_name(causal_lm)}.weight"}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def prepare_inputs_for_generation(self, *args, past_key_values=None, is_first_iteration=False, **kwargs):
+    @property
+    def create_masks_for_generate(self):
+        return self.text_head.create_masks_for_generate
+
+    def generate(self, inputs=None, generation_config=None, logits_processor=None, **kwargs):
+        """[`~GenerationMixin.generate`]; the tokens that stand for images and videos are never sampled."""
+        placeholders = [self.config.image_token_id, self.config.video_token_id]
+        processors = [*(logits_processor or []), SuppressTokensLogitsProcessor(placeholders, device=self.device)]
+        return super().generate(inputs, generation_config, logits_processor=LogitsProcessorList(processors), **kwargs)
+
+    @takes_cache
+    def prepare_inputs_for_generation(
+        self, input_ids, cache=None, inputs_embeds=None, is_first_iteration=False, **kwargs
+    ):
         # `generate` never calls it the first iteration of an assistant model, which would draft without its media
-        if isinstance(past_key_values, DynamicCache) and past_key_values.get_seq_length() == 0:
+        if isinstance(cache, DynamicCache) and cache.get_seq_length() == 0:
             is_first_iteration = True
         return super().prepare_inputs_for_generation(
-            *args, past_key_values=past_key_values, is_first_iteration=is_first_iteration, **kwargs
+            input_ids,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            **{CACHE_NAME: cache},
+            **kwargs,
         )
 
     @auto_docstring
@@ -417,6 +567,7 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
 
     @can_return_tuple
     @auto_docstring
+    @takes_cache
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -425,7 +576,7 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
         num_frames_per_video: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -464,26 +615,17 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
             num_frames_per_video=num_frames_per_video,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             mm_encoder_outputs=mm_encoder_outputs,
             return_dict=True,
             **kwargs,
         )
-        # written out because transformers 5.19 has no helper for it
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept, :])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
-            )
+        scored = self.text_head(
+            self, outputs, attention_mask=attention_mask, labels=labels, logits_to_keep=logits_to_keep, **kwargs
+        )
         return PVCCausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            **scored,
             image_hidden_states=outputs.image_hidden_states,
             video_hidden_states=outputs.video_hidden_states,
         )
