@@ -31,7 +31,7 @@ class BudgetItem:
     wanted: int
     tokens_per_unit: int
     fit: Callable[[int], int]
-    limited: Callable[[int], ImageSource | VideoSource]
+    limited: Callable[[int], Any]
 
 
 def fit_media(
@@ -62,7 +62,9 @@ def fit_media(
     counts = [(len(image_items), len(video_items))]
     if text is not None:
         counts = [(sample.count(processor.image_token), sample.count(processor.video_token)) for sample in text]
-    limited_images, limited_videos, report = [], [], []
+    limited_images: list[ImageSource] = []
+    limited_videos: list[VideoSource] = []
+    report: list[list[dict]] = []
     remaining_images, remaining_videos = iter(image_items), iter(video_items)
     for num_images, num_videos in counts:
         images_here = list(itertools.islice(remaining_images, num_images))

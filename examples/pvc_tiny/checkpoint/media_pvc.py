@@ -30,28 +30,33 @@ BLOCK_OPTIONS = {"image": ("max_image_tiles",), "video": ("num_frames", "fps", "
 BLOCK_KEYS = ("type", "text", "image", "video", "url", "path", "base64")
 
 
-def open_source(source: str | Path | bytes | dict) -> tuple[Path | bytes, str]:
+def open_source(source: str | Path | bytes | bytearray | dict) -> tuple[Path | bytes, str]:
     """Where the data of a source is (a local file, or its bytes), and a name for it in messages.
 
     Raises `FileNotFoundError` for a missing file and `ValueError` for a folder, an empty file, a failed download and
     anything that is no source.
     """
     if isinstance(source, dict):
-        if source.get("bytes") is None and source.get("path") is None:
+        path = source.get("path")
+        data = path if source.get("bytes") is None else source["bytes"]
+        if data is None:
             raise ValueError(f"A media dictionary needs 'bytes' or 'path', got the keys {sorted(source)}.")
-        name = str(source.get("path") or "<bytes>")
-        source = source["path"] if source.get("bytes") is None else source["bytes"]
-    else:
-        name = "<bytes>"
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
-        source, name = download(source), source
-    elif isinstance(source, str) and source.startswith("data:"):
-        source, name = _decode_data_url(source), source.partition(",")[0][:100]
+        if isinstance(data, (bytes, bytearray)):
+            return _bytes(data, str(path or "<bytes>"))
+        return open_source(data)
     if isinstance(source, (bytes, bytearray)):
-        if not source:
-            raise ValueError(f"{name} is empty (0 bytes).")
-        return bytes(source), name
+        return _bytes(source, "<bytes>")
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return _bytes(download(source), source)
+    if isinstance(source, str) and source.startswith("data:"):
+        return _bytes(_decode_data_url(source), source.partition(",")[0][:100])
     return _local_file(source)
+
+
+def _bytes(data: bytes | bytearray, name: str) -> tuple[bytes, str]:
+    if not data:
+        raise ValueError(f"{name} is empty (0 bytes).")
+    return bytes(data), name
 
 
 def _local_file(source: str | Path) -> tuple[Path, str]:

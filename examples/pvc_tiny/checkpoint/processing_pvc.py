@@ -59,7 +59,7 @@ CHAT_TEMPLATE = """\
 class PVCProcessorKwargs(ProcessingKwargs, total=False):
     images_kwargs: PVCImageProcessorKwargs
     videos_kwargs: PVCVideoProcessorKwargs
-    _defaults = {}  # transformers 5.19 reads it
+    _defaults: dict = {}  # transformers 5.19 reads it
 
 
 @auto_docstring
