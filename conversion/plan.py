@@ -130,8 +130,8 @@ def target_shapes(config: PVCConfig) -> tuple[dict[str, tuple[int, ...]], dict[s
 def find_tensor(source: Source, rules: list[Rule], target: str) -> str | None:
     """The source tensor that makes `target`, if there is one."""
     for name in source.tensors:
-        rule = next((rule for rule in rules if rule.target_names(name) is not None), None)
-        if rule is not None and target in rule.target_names(name):
+        targets = (rule.target_names(name) for rule in rules)
+        if target in next((names for names in targets if names is not None), ()):
             return name
     return None
 
@@ -187,7 +187,7 @@ def _fresh_tensors(config: PVCConfig, has_positions: bool) -> dict[str, tuple[Ca
     vision = config.vision_config
     step_size, width = vision.step_embedding_size, vision.hidden_size
     switch = solve_step_switch(step_size, config.compressor_step_size, 4 * width)
-    made = {
+    made: dict[str, tuple[Callable[[], torch.Tensor], str]] = {
         COMPRESSOR + name: (lambda tensor=tensor: tensor, "solved: step switch") for name, tensor in switch.items()
     }
     prefix = "model.vision_tower."
@@ -196,12 +196,12 @@ def _fresh_tensors(config: PVCConfig, has_positions: bool) -> dict[str, tuple[Ca
         shape = (width, inputs)
         made[f"{name}.weight"] = (_normal(shape, vision.initializer_range, seed), "initialised: normal")
         made[f"{name}.bias"] = (_zeros((width,)), "initialised: zeros")
-    for layer in range(vision.num_hidden_layers - vision.num_temporal_layers, vision.num_hidden_layers):
-        for suffix, shape in zip(ZEROS, ((width,), (2 * width, width), (2 * width,)), strict=True):
-            made[f"{prefix}layers.{layer}{suffix}"] = (_zeros(shape), "initialised: zeros")
+    for position in range(vision.num_hidden_layers - vision.num_temporal_layers, vision.num_hidden_layers):
+        for suffix, zeros in zip(ZEROS, ((width,), (2 * width, width), (2 * width,)), strict=True):
+            made[f"{prefix}layers.{position}{suffix}"] = (_zeros(zeros), "initialised: zeros")
     if not has_positions:
-        shape = (1, vision.grid_size**2 + 1, width)
-        made[f"{prefix}embeddings.position_embeddings"] = (_zeros(shape), "zeros: the source has none")
+        positions = (1, vision.grid_size**2 + 1, width)
+        made[f"{prefix}embeddings.position_embeddings"] = (_zeros(positions), "zeros: the source has none")
     return made
 
 

@@ -163,7 +163,7 @@ def _media_options(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     config: dict[str, Any] = {}
     for found in configs:
         config |= found.get("image_processor", found)
-    media = {key: config[key] for key in ("image_mean", "image_std", "rescale_factor") if key in config}
+    media = {str(key): config[key] for key in ("image_mean", "image_std", "rescale_factor") if key in config}
     return media, {target: config[name] for name, target in TILE_LIMITS.items() if name in config}
 
 

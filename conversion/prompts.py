@@ -35,7 +35,7 @@ PHI3 = {  # its turns begin and end with other tokens than those of ChatML
 }
 FIRST_TURN = "{%- for message in messages -%}"
 AFTER_TURN = "{{- '\\n' -}}\n{%- endfor -%}"
-SAMPLE = [
+SAMPLE: list[dict[str, Any]] = [
     {"role": "system", "content": "s"},
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "q"}]},
     {"role": "assistant", "content": [{"type": "text", "text": "a"}]},
@@ -87,7 +87,7 @@ def end_of_turn(template: str) -> str:
 
 
 def _renderings(template: str) -> list[str]:
-    conversations: list[list[dict[str, Any]]] = [SAMPLE, SAMPLE[1:]]
+    conversations = [SAMPLE, SAMPLE[1:]]
     try:
         return [
             render_jinja_template([messages], chat_template=template, add_generation_prompt=prompt)[0][0]

@@ -88,12 +88,13 @@ def _explain(error: BaseException) -> str:
         chain.append(cause)
     http = next((link for link in chain if isinstance(link, HfHubHTTPError)), None)
     status = http.response.status_code if http is not None and http.response is not None else None
-    remedy = {
+    remedies = {
         401: "Log in with `hf auth login` or set HF_TOKEN.",
         403: "Your token may not write there; use one with write access.",
         409: "Another upload was at work at the same time.",
         412: "Another upload was at work at the same time.",
-    }.get(status, "")
+    }
+    remedy = "" if status is None else remedies.get(status, "")
     message = " ".join(str(http or chain[-1]).split()) or type(chain[-1]).__name__
     answer = f"HTTP {status}: " if status else ""
     return f"{answer}{message[:300].rstrip('.')}. {remedy}".rstrip()

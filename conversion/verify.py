@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 import modeling_pvc  # noqa: F401  (registers the classes)
 
@@ -73,7 +73,7 @@ def check_comparable(folder: Path) -> None:
 
 
 @torch.no_grad()
-def compare_logits(model: torch.nn.Module, reference: Reference, seed: int = 0) -> Comparison:
+def compare_logits(model: PreTrainedModel, reference: Reference, seed: int = 0) -> Comparison:
     """Logits of a prompt with two random images of 1 and 3 tiles, over the source's vocabulary."""
     generator = torch.Generator().manual_seed(seed)
     vision, config = model.config.vision_config, model.config

@@ -123,7 +123,7 @@ def write_safetensors(path: Path, tasks: Iterable[Task], dtype: torch.dtype, bar
         file.write(len(text).to_bytes(8, "little") + text)
         for task in tasks:
             tensor = _made(task, dtype)
-            file.write(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+            file.write(tensor.flatten().view(torch.uint8).numpy().data)
             if bar is not None:
                 bar.update(tensor.nbytes)
         file.flush()

@@ -103,7 +103,7 @@ class _FormerModules:
     def find_spec(cls, name: str, path=None, target=None):
         package, _, module = name.rpartition(".")
         if package == __name__ and module in cls.names:
-            return importlib.machinery.ModuleSpec(name, cls)
+            return importlib.machinery.ModuleSpec(name, cls)  # type: ignore[arg-type]
         return None
 
     @classmethod

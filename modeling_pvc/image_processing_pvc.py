@@ -150,10 +150,7 @@ class PVCImageProcessor(PilBackend):
         **kwargs,
     ) -> BatchFeature:
         check_resample_backend(resample_backend, resample)
-        max_image_tiles = self.max_image_tiles if max_image_tiles is None else max_image_tiles
-        limits = max_image_tiles if isinstance(max_image_tiles, (list, tuple)) else [max_image_tiles] * len(images)
-        if len(limits) != len(images):
-            raise ValueError(f"max_image_tiles has {len(limits)} numbers for {len(images)} images.")
+        limits = self.tile_limits([None] * len(images), max_image_tiles)
         grids = [(1, 1)] * len(images)
         if do_resize and crop_to_patches:
             grids = [
@@ -171,6 +168,17 @@ class PVCImageProcessor(PilBackend):
             write_tiles(writer, first, image, [(columns, rows), *thumbnail], resample, resample_backend)
             first += count
         return BatchFeature({"pixel_values": writer.values, "num_patches": counts}, tensor_type=return_tensors)
+
+    def tile_limits(self, own: list[int | None], max_image_tiles: int | list[int] | None) -> list[int]:
+        """`max_image_tiles` of each image: its own, else that of the call, else the processor's.
+
+        Raises `ValueError` where `max_image_tiles` is a list of another length.
+        """
+        given = self.max_image_tiles if max_image_tiles is None else max_image_tiles
+        limits = given if isinstance(given, (list, tuple)) else [given] * len(own)
+        if len(limits) != len(own):
+            raise ValueError(f"max_image_tiles has {len(limits)} numbers for {len(own)} images.")
+        return [limit if mine is None else mine for mine, limit in zip(own, limits, strict=True)]
 
     def get_number_of_image_patches(self, height: int, width: int, images_kwargs: dict | None = None) -> int:
         """Number of tiles, thumbnail included, of an image of that size; `images_kwargs` override the attributes."""

@@ -1,6 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """A conversation about images and videos that keeps the text model's cache between turns."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,8 +37,8 @@ class PVCChat:
     def ask(
         self,
         text: str,
-        images: list[Any] = (),
-        videos: list[Any] = (),
+        images: Sequence[Any] = (),
+        videos: Sequence[Any] = (),
         processor_kwargs: dict[str, Any] | None = None,
         **generate_kwargs: Any,
     ) -> str:

@@ -28,7 +28,7 @@ def step_maps(tokens: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     for t in range(1, len(tokens)):
         similarity = torch.einsum("md,umd->um", directions[t], directions[:t])
         novelty[t] = 1 - similarity.max(dim=0).values
-    return (values.unflatten(1, (side, side)).numpy() for values in (norms, novelty))
+    return norms.unflatten(1, (side, side)).numpy(), novelty.unflatten(1, (side, side)).numpy()
 
 
 def stitch(maps: np.ndarray, columns: int, rows: int) -> np.ndarray:

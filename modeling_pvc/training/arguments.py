@@ -2,13 +2,20 @@
 """What TRL's trainers must be told to keep the media of a data set."""
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 # TRL's defaults drop `videos`, tokenize before the collator sees a row, and cut sequences at 1024 tokens.
-_NEEDED = {"remove_unused_columns": False, "max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+_NEEDED: dict[str, Any] = {
+    "remove_unused_columns": False,
+    "max_length": None,
+    "dataset_kwargs": {"skip_prepare_dataset": True},
+}
 
 
 def pvc_training_args(config_class: type[Config], **options: Any) -> Config:

@@ -1,5 +1,7 @@
 """The processor: what collators hand over, budgets, and token counts that always fit the model's features."""
 
+import dataclasses
+import inspect
 import warnings
 
 import numpy as np
@@ -9,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media import barcode, encoded, picture, write_clip
 from PIL import Image
+from transformers.audio_utils import AudioInput
+from transformers.image_utils import ImageInput
+from transformers.video_utils import VideoInput
 
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor, preset_config, preset_processor
+from modeling_pvc.media_pvc import normalize_messages
 
 
 SMALL = {
@@ -199,6 +205,43 @@ def test_each_image_block_has_its_own_limit_of_tiles(processor):
         tiles(user(one, one), max_image_tiles=[1])
 
 
+def test_messages_that_are_objects(processor, clip):
+    """transformers 5.24 accepts dataclasses and pydantic models as messages; their blocks' options count as well."""
+
+    @dataclasses.dataclass
+    class Message:
+        role: str
+        content: list
+        name: str | None = None
+
+    class Block:  # of a pydantic model only this is used
+        def model_dump(self):
+            return {"type": "video", "video": clip, "num_frames": 3, "fps": None}
+
+    inputs = tokens_of(processor, [Message("user", [Block(), {"type": "text", "text": "?"}])])
+    assert inputs["num_frames_per_video"].tolist() == [3]
+
+
+def test_what_carries_a_blocks_options_passes_through_transformers(processor, clip):
+    """It turns dataclasses and pydantic models that it finds in messages into dictionaries."""
+    blocks = [
+        {"type": "image", "image": picture(9, 9), "max_image_tiles": 2},
+        {"type": "video", "path": clip, "fps": 1},
+    ]
+    image, video = (block[block["type"]] for block in normalize_messages(user(*blocks))[0]["content"])
+    assert (image.max_image_tiles, video.sampling_options) == (2, {"fps": 1})
+    for source in (image, video):
+        assert not dataclasses.is_dataclass(source) and not hasattr(source, "model_dump")
+
+
+def test_types_of_the_arguments(processor):
+    """transformers' own tests read them."""
+    parameters = inspect.signature(processor.__call__).parameters
+    annotations = {name: parameters[name].annotation for name in ("images", "videos", "audio")}
+    assert annotations == {"images": ImageInput | None, "videos": VideoInput | None, "audio": AudioInput | None}
+    assert parameters["text"].annotation is not inspect.Parameter.empty
+
+
 def test_options_that_a_block_may_not_have(processor, clip):
     for block, message in [
         ({"type": "image", "image": "a.png", "num_frames": 3}, r"\['num_frames'\].*image blocks may have max_image_t"),
@@ -225,6 +268,24 @@ def test_budget_of_a_conversation(processor, clip):
     assert (video["kind"], video["wanted"]) == ("frames", 32) and video["granted"] == inputs["num_frames_per_video"][0]
     with pytest.raises(ValueError, match="max_visual_tokens=4 is too small for 2 images and videos"):
         tokens_of(processor, messages, max_visual_tokens=4)
+
+
+def test_a_budget_drops_nothing(processor, clip):
+    """Media without a placeholder are an error with a budget, too."""
+    image = picture(9, 9)
+    for media, found in [({"images": [image] * 2}, IMAGE), ({"videos": [clip] * 2}, VIDEO)]:
+        with pytest.raises(ValueError, match=rf"{found} tokens in the prompts.* 2|1 {found} for 2"):
+            processor(text=found, num_frames=2, max_visual_tokens=100, **media)
+
+
+def test_a_budget_keeps_metadata_with_its_video(processor):
+    """Each video's own frame rate decides how many frames it wants."""
+    videos = [np.zeros((12, 9, 9, 3), np.uint8)] * 2
+    metadata = [{"total_num_frames": 12, "fps": 12.0}, {"total_num_frames": 12, "fps": 3.0}]
+    options = {"video_metadata": metadata, "fps": 2, "return_tensors": "pt"}
+    free = processor(text=VIDEO * 2, videos=videos, **options)
+    limited = processor(text=VIDEO * 2, videos=videos, max_visual_tokens=100, **options)
+    assert free["num_frames_per_video"].tolist() == limited["num_frames_per_video"].tolist() == [2, 8]
 
 
 def test_options_are_saved(processor, clip, tmp_path):

@@ -1,17 +1,19 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Where pictures and videos come from: whatever users, data sets and trainers hand over.
+"""Where images and videos come from: whatever users, data sets and trainers hand over.
 
 A source is a path, a `file://`, `http(s)://` or `data:` URL, bytes, or Arrow's `{"bytes": ..., "path": ...}`. Videos
-may also be lists of pictures, arrays, and folders of pictures.
+may also be lists of pictures, arrays, and folders of pictures. A content block of a message holds one source and the
+options of that image or video alone; `ImageSource` and `VideoSource` keep the two together up to the processors.
 """
 
 import base64
+import copy
+import dataclasses
 import http.client
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +25,38 @@ URL_TOTAL_SECONDS = 300  # and so is a download that takes longer than this
 URL_MAX_BYTES = 2 * 1024**3
 SOURCE_TYPES = (str, Path, bytes, bytearray, dict)
 
+# Options that a content block may carry for its own image or video.
+BLOCK_OPTIONS = {"image": ("max_image_tiles",), "video": ("num_frames", "fps", "max_frames", "start", "end")}
+BLOCK_KEYS = ("type", "text", "image", "video", "url", "path", "base64")
 
-def open_source(source: str | Path | bytes | dict) -> tuple[Path | bytes, str]:
+
+def open_source(source: str | Path | bytes | bytearray | dict) -> tuple[Path | bytes, str]:
     """Where the data of a source is (a local file, or its bytes), and a name for it in messages.
 
     Raises `FileNotFoundError` for a missing file and `ValueError` for a folder, an empty file, a failed download and
     anything that is no source.
     """
     if isinstance(source, dict):
-        if source.get("bytes") is None and source.get("path") is None:
+        path = source.get("path")
+        data = path if source.get("bytes") is None else source["bytes"]
+        if data is None:
             raise ValueError(f"A media dictionary needs 'bytes' or 'path', got the keys {sorted(source)}.")
-        name = str(source.get("path") or "<bytes>")
-        source = source["path"] if source.get("bytes") is None else source["bytes"]
-    else:
-        name = "<bytes>"
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
-        source, name = download(source), source
-    elif isinstance(source, str) and source.startswith("data:"):
-        source, name = _decode_data_url(source), source.partition(",")[0][:100]
+        if isinstance(data, (bytes, bytearray)):
+            return _bytes(data, str(path or "<bytes>"))
+        return open_source(data)
     if isinstance(source, (bytes, bytearray)):
-        if not source:
-            raise ValueError(f"{name} is empty (0 bytes).")
-        return bytes(source), name
+        return _bytes(source, "<bytes>")
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return _bytes(download(source), source)
+    if isinstance(source, str) and source.startswith("data:"):
+        return _bytes(_decode_data_url(source), source.partition(",")[0][:100])
     return _local_file(source)
+
+
+def _bytes(data: bytes | bytearray, name: str) -> tuple[bytes, str]:
+    if not data:
+        raise ValueError(f"{name} is empty (0 bytes).")
+    return bytes(data), name
 
 
 def _local_file(source: str | Path) -> tuple[Path, str]:
@@ -106,6 +117,83 @@ def _decode_data_url(url: str) -> bytes:
         raise ValueError(f"Cannot decode the URL {header[:100]},...: {error}") from error
 
 
+class ImageSource:
+    """One image of a call: a source or a loaded picture, and the limit of tiles for this image alone, if any.
+
+    It and `VideoSource` are no dataclasses: transformers makes dictionaries of those that it finds in messages.
+    """
+
+    def __init__(self, source: Any, max_image_tiles: int | None = None):
+        self.source = source
+        self.max_image_tiles = max_image_tiles
+
+
+class VideoSource:
+    """One video before decoding: a source, a folder of pictures, a [T, ...] array, or a list of pictures.
+
+    `sampling_options` are for this video alone (`num_frames`, `fps`, `max_frames`, `start`, `end`); `reader` is the
+    opened file, once there is one.
+    """
+
+    def __init__(self, source: Any, sampling_options: dict[str, Any] | None = None):
+        self.source = source
+        self.sampling_options = sampling_options or {}
+        self.reader: Any = None
+
+    @property
+    def is_file(self) -> bool:
+        return isinstance(self.source, SOURCE_TYPES)
+
+    def limited(self, max_frames: int) -> "VideoSource":
+        """The same video, its file still open, with at most so many frames."""
+        video = copy.copy(self)
+        video.sampling_options = {**self.sampling_options, "max_frames": max_frames}
+        return video
+
+
+def normalize_messages(conversation: Any) -> Any:
+    """A copy of a conversation, or of a batch of them, in which a block holds one `ImageSource` or `VideoSource`.
+
+    None values, which data sets put in absent keys, are dropped. Raises `ValueError` for options that a block may not
+    have (`BLOCK_OPTIONS`), and for blocks that are neither text, image nor video.
+    """
+    conversation = _as_dict(getattr(conversation, "messages", conversation))
+    if isinstance(conversation, (list, tuple)):
+        return [normalize_messages(item) for item in conversation]
+    if isinstance(conversation, dict) and isinstance(conversation.get("content"), (list, tuple)):
+        return {**conversation, "content": [_normalize_block(_as_dict(block)) for block in conversation["content"]]}
+    return conversation
+
+
+def _as_dict(item: Any) -> Any:
+    """A message or block that is a dataclass or pydantic model as a dictionary; anything else as it is."""
+    if dataclasses.is_dataclass(item):
+        return {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+    return item.model_dump() if hasattr(item, "model_dump") else item
+
+
+def _normalize_block(block: dict) -> dict:
+    block = {key: value for key, value in block.items() if value is not None}
+    kind = block["type"]
+    if kind in ("text", "image_url"):
+        return block
+    if kind not in BLOCK_OPTIONS:
+        raise ValueError(f"PVC reads text, image and video blocks, not {kind!r}.")
+    options = {key: value for key, value in block.items() if key not in BLOCK_KEYS}
+    unknown = options.keys() - set(BLOCK_OPTIONS[kind])
+    if unknown:
+        raise ValueError(
+            f"Unknown options {sorted(unknown)} in a content block; {kind} blocks may have "
+            f"{', '.join(BLOCK_OPTIONS[kind])}."
+        )
+    source = block_source(block)
+    if source is None and options:
+        raise ValueError(f"The options {options} stand in a block without {kind!r}; pass them to the call.")
+    if source is None:
+        return {"type": kind}
+    return {"type": kind, kind: VideoSource(source, options) if kind == "video" else ImageSource(source, **options)}
+
+
 def block_source(block: dict) -> Any | None:
     """The medium of an image or video block of a message, whichever key holds it, or None."""
     if block.get("base64") is not None:
@@ -113,20 +201,18 @@ def block_source(block: dict) -> Any | None:
     return next((block[key] for key in (block["type"], "url", "path") if block.get(key) is not None), None)
 
 
-@dataclass
-class VideoSource:
-    """One video before decoding: a source, a folder of pictures, a [T, ...] array, or a list of pictures.
+def flatten_images(images: Any) -> list[ImageSource]:
+    """All images of a call, in order. `None` entries, which mark a sample without image, are left out."""
+    return list(_flatten_images(images))
 
-    `sampling_options` are for this video alone (`num_frames`, `fps`, `max_frames`, `start`, `end`).
-    """
 
-    source: Any
-    sampling_options: dict[str, Any] = field(default_factory=dict)
-    reader: Any = None  # the opened file, once there is one
-
-    @property
-    def is_file(self) -> bool:
-        return isinstance(self.source, SOURCE_TYPES)
+def _flatten_images(item: Any) -> Iterator[ImageSource]:
+    if isinstance(item, (list, tuple)) or getattr(item, "ndim", 0) == 4:
+        for element in item:
+            yield from _flatten_images(element)
+    elif item is not None:
+        # told by its attribute: remote code may load this file twice, as two classes of that name
+        yield item if hasattr(item, "max_image_tiles") else ImageSource(item)
 
 
 def flatten_videos(videos: Any) -> list[VideoSource]:
@@ -142,8 +228,7 @@ def _flatten_videos(item: Any, depth: int) -> Iterator[VideoSource]:
     if item is None:
         return
     if hasattr(item, "sampling_options"):
-        # a VideoSource, told by its attribute: remote code may load this file twice, as two classes of that name
-        yield item
+        yield item  # a VideoSource, told by its attribute, as above
     elif isinstance(item, SOURCE_TYPES):
         yield VideoSource(item)
     elif isinstance(item, (list, tuple)):

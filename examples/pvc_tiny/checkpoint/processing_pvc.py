@@ -13,22 +13,21 @@ from .compat_pvc import check_transformers_version  # noqa: F401  (an old transf
 
 
 # isort: split
-import dataclasses
-import itertools
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
+from transformers.audio_utils import AudioInput
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import make_flat_list_of_images
+from transformers.image_utils import ImageInput
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.tokenization_utils_base import PreTokenizedInput, TextInput
 from transformers.utils import auto_docstring
 from transformers.video_processing_utils import VideoProcessorMixin
+from transformers.video_utils import VideoInput
 
-from .budget_pvc import BudgetItem, fit_budget
+from .budget_pvc import fit_media
 from .image_processing_pvc import PVCImageProcessorKwargs
-from .media_pvc import VideoSource, block_source, flatten_videos
-from .pictures_pvc import image_size
+from .media_pvc import ImageSource, VideoSource, flatten_images, flatten_videos, normalize_messages
 from .video_processing_pvc import PVCVideoProcessorKwargs, sample_frame_indices
 
 
@@ -56,23 +55,11 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
 """
 
-# Options that a content block may carry for its own image or video.
-BLOCK_OPTIONS = {"image": ("max_image_tiles",), "video": ("num_frames", "fps", "max_frames", "start", "end")}
-BLOCK_KEYS = ("type", "text", "image", "video", "url", "path", "base64")
-
-
-@dataclasses.dataclass
-class LimitedImage:
-    """An image of a content block that says how many tiles it may take."""
-
-    source: Any
-    max_image_tiles: int
-
 
 class PVCProcessorKwargs(ProcessingKwargs, total=False):
     images_kwargs: PVCImageProcessorKwargs
     videos_kwargs: PVCVideoProcessorKwargs
-    _defaults = {}  # transformers 5.19 reads it
+    _defaults: dict = {}  # transformers 5.19 reads it
 
 
 @auto_docstring
@@ -142,38 +129,56 @@ class PVCProcessor(ProcessorMixin):
         # tiles per image: needed here and by TRL, but no argument of the model
         return ["num_patches"]
 
+    def apply_chat_template(self, conversation: list, *args, **kwargs):
+        """[`~ProcessorMixin.apply_chat_template`] for messages whose blocks may carry options and None-valued keys.
+
+        A block may hold the options in `BLOCK_OPTIONS` for its own image or video. Raises `ValueError` for other
+        options, and for blocks that are neither text, image nor video.
+        """
+        return super().apply_chat_template(normalize_messages(conversation), *args, **kwargs)
+
     def __call__(
-        self, images=None, text=None, videos=None, audio=None, **kwargs: Unpack[PVCProcessorKwargs]
+        self,
+        images: ImageInput | None = None,
+        text: TextInput | PreTokenizedInput | list[TextInput] | list[PreTokenizedInput] | None = None,
+        videos: VideoInput | None = None,
+        audio: AudioInput | None = None,
+        max_visual_tokens: int | None = None,
+        **kwargs: Unpack[PVCProcessorKwargs],
     ) -> BatchFeature:
-        # not in PVCProcessorKwargs, where transformers 5.19 knows the options of the parts only
-        limit, budget = kwargs.pop("max_visual_tokens", None), None
-        images, kwargs = self._apply_tile_limits(images, kwargs)
-        limit = self.max_visual_tokens if limit is None else limit
+        """Prompts with one placeholder per image and video, and those images and videos, to model inputs.
+
+        Images and videos may be nested by prompt; `None` and empty lists stand for none. `max_visual_tokens` overrides
+        the processor's. Raises `ValueError` where placeholders and media differ in number.
+        """
+        limit = self.max_visual_tokens if max_visual_tokens is None else max_visual_tokens
+        budget = None
         if limit is not None and not (images is None and videos is None):
             images, text, videos, audio = self.prepare_inputs_layout(images, text, videos, audio, **kwargs)
-            tile_limits, videos, budget = self._fit_conversations(images, text, videos, limit, kwargs)
-            if images is not None:
-                kwargs.pop("max_image_tiles", None)
-                kwargs["images_kwargs"] = {**kwargs.get("images_kwargs", {}), "max_image_tiles": tile_limits}
+            options = self._merge_kwargs(PVCProcessorKwargs, tokenizer_init_kwargs={}, **kwargs)
+            images, videos, budget = fit_media(self, images, videos, text, limit, options)
         inputs = super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
         if budget is not None and kwargs.get("return_metadata"):
             inputs["visual_budget"] = budget
         return inputs
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        images, text, videos, audio = super().prepare_inputs_layout(images, text, videos, audio, **kwargs)
-        if images is not None and _is_empty(images):
-            images = None
-        if videos is not None:
-            videos = flatten_videos(videos) or None
-        return images, text, videos, audio
+        """A list of prompts, of loaded `ImageSource`s and of `VideoSource`s, which stay until they are processed."""
+        _, text, _, audio = super().prepare_inputs_layout(text=text, audio=audio, **kwargs)
+        images = flatten_images(images)
+        if images:
+            pictures = self.image_processor.fetch_images([image.source for image in images])
+            images = [
+                ImageSource(picture, image.max_image_tiles) for picture, image in zip(pictures, images, strict=True)
+            ]
+        return images or None, text, flatten_videos(videos) or None, audio
 
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        # transformers counts videos by type and knows fewer types than `flatten_videos`
+        # transformers counts by type and does not know ours
+        pictures = None if images is None else [image.source for image in images]
         names = None if videos is None else ["video"] * len(videos)
-        super().validate_inputs(images=images, text=text, videos=names, audio=audio, **kwargs)
-        pictures = [] if images is None else make_flat_list_of_images(images)
-        media = {"images": (self.image_token, len(pictures)), "videos": (self.video_token, len(videos or []))}
+        super().validate_inputs(images=pictures, text=text, videos=names, audio=audio, **kwargs)
+        media = {"images": (self.image_token, len(images or [])), "videos": (self.video_token, len(videos or []))}
         for kind, (token, passed) in media.items():  # transformers 5.19 does not compare them
             found = passed if text is None else sum(sample.count(token) for sample in text)
             if found and not passed:
@@ -183,6 +188,12 @@ class PVCProcessor(ProcessorMixin):
                 )
             if found != passed:
                 raise ValueError(f"The prompts have {found} {token} for {passed} {kind}; one for each is needed.")
+
+    def _process_images(self, images: list[ImageSource], **kwargs):
+        own = [image.max_image_tiles for image in images]
+        kwargs["max_image_tiles"] = self.image_processor.tile_limits(own, kwargs.get("max_image_tiles"))
+        processed = self.image_processor([image.source for image in images], **kwargs)
+        return processed, [self.replace_image_token(processed, i) for i in range(len(images))]
 
     def _process_videos(self, videos: list[VideoSource], **kwargs):
         processed = self.video_processor(videos, **kwargs)
@@ -204,87 +215,6 @@ class PVCProcessor(ProcessorMixin):
     def _visual_span(self, token: str, steps: int) -> str:
         return self.image_start_token + token * (steps * self.tokens_per_step) + self.image_end_token
 
-    def apply_chat_template(self, conversation: list, *args, **kwargs):
-        """[`~ProcessorMixin.apply_chat_template`] for messages whose blocks may carry options and None-valued keys.
-
-        A block may hold the options in `BLOCK_OPTIONS` for its own image or video. Raises `ValueError` for other
-        options, and for blocks that are neither text, image nor video.
-        """
-        return super().apply_chat_template(_normalize_messages(conversation), *args, **kwargs)
-
-    def _apply_tile_limits(self, images: Any, kwargs: dict) -> tuple[Any, dict]:
-        """The images without their own limits, and the options with a limit for each of them."""
-        own: list[int | None] = []
-        images = _take_limits(images, own)
-        if all(limit is None for limit in own):
-            return images, kwargs
-        options = self._merge_kwargs(PVCProcessorKwargs, tokenizer_init_kwargs={}, **kwargs)["images_kwargs"]
-        given = self._most_tiles(options)
-        given = given if isinstance(given, (list, tuple)) else [given] * len(own)
-        if len(given) != len(own):
-            raise ValueError(f"max_image_tiles has {len(given)} numbers for {len(own)} images.")
-        limits = [limit if mine is None else mine for mine, limit in zip(own, given)]
-        kwargs = {key: value for key, value in kwargs.items() if key != "max_image_tiles"}
-        return images, {**kwargs, "images_kwargs": {**kwargs.get("images_kwargs", {}), "max_image_tiles": limits}}
-
-    def _fit_conversations(self, images, text, videos, max_tokens: int, kwargs: dict):
-        """Limits the tiles and frames of every conversation.
-
-        Returns the tile limit of each image, the videos with their limits, and a report: per conversation a list of
-        what each image and video wanted and got.
-        """
-        merged = self._merge_kwargs(PVCProcessorKwargs, tokenizer_init_kwargs={}, **kwargs)
-        pictures = [] if images is None else make_flat_list_of_images(images)
-        image_items = iter(
-            [self._image_item(i, picture, merged["images_kwargs"]) for i, picture in enumerate(pictures)]
-        )
-        video_items = iter([self._video_item(video, merged["videos_kwargs"]) for video in videos or []])
-        counts = [(len(pictures), len(videos or []))]
-        if text is not None:
-            counts = [(sample.count(self.image_token), sample.count(self.video_token)) for sample in text]
-        limits, report = [], []
-        for num_images, num_videos in counts:
-            items = [*itertools.islice(image_items, num_images), *itertools.islice(video_items, num_videos)]
-            granted = fit_budget(items, max_tokens)
-            limits.append((granted[:num_images], granted[num_images:]))
-            report.append([{"kind": i.kind, "wanted": i.units, "granted": n} for i, n in zip(items, granted)])
-        _warn_of_reductions(report, max_tokens)
-        tile_limits = [self._tile_limit(n, merged["images_kwargs"]) for granted, _ in limits for n in granted]
-        frame_limits = [n for _, granted in limits for n in granted]
-        limited = [
-            dataclasses.replace(video, sampling_options={**video.sampling_options, "max_frames": n})
-            for video, n in zip(videos or [], frame_limits)
-        ]
-        return tile_limits, limited or None, report
-
-    def _image_item(self, position: int, image: Any, kwargs: dict) -> BudgetItem:
-        pixels = self.image_processor.process_image(image, input_data_format=kwargs.get("input_data_format"))
-        width, height = image_size(pixels)
-        most = self._most_tiles(kwargs)
-        most = most[position] if isinstance(most, (list, tuple)) else most
-
-        def fit(limit: int | None) -> int:
-            tiles = most if limit is None else min(most, self._tile_limit(limit, kwargs))
-            options = {**kwargs, "max_image_tiles": tiles}
-            return self.image_processor.get_number_of_image_patches(height, width, options)
-
-        return BudgetItem("tiles", fit(None), self.image_repeats * self.tokens_per_step, fit)
-
-    def _most_tiles(self, kwargs: dict) -> int | list[int]:
-        most = kwargs.get("max_image_tiles")
-        return self.image_processor.max_image_tiles if most is None else most
-
-    def _tile_limit(self, tiles: int, kwargs: dict) -> int:
-        """`max_image_tiles` that keeps an image within so many tiles, its thumbnail counted."""
-        thumbnail = kwargs.get("use_thumbnail", self.image_processor.use_thumbnail)
-        least = kwargs.get("min_image_tiles", self.image_processor.min_image_tiles)
-        return max(least, tiles - 1 if thumbnail else tiles, 1)
-
-    def _video_item(self, video: VideoSource, kwargs: dict) -> BudgetItem:
-        frames = len(self.video_processor.select_frames([video], **kwargs)[0].indices)
-        tokens = self.video_repeats * self.tokens_per_step
-        return BudgetItem("frames", frames, tokens, lambda limit: min(frames, limit))
-
     def _get_num_multimodal_tokens(self, image_sizes=None, video_sizes=None, **kwargs) -> MultiModalData:
         """Visual tokens of images `(height, width)` and videos `(frames, height, width)`, without their pixels."""
         merged = self._merge_kwargs(PVCProcessorKwargs, tokenizer_init_kwargs={}, **kwargs)
@@ -303,68 +233,6 @@ class PVCProcessor(ProcessorMixin):
             sampled = [len(sample_frame_indices(size[0], None, limit)) for size in video_sizes]
             data["num_video_tokens"] = [n * self.video_repeats * self.tokens_per_step for n in sampled]
         return MultiModalData(**data)
-
-
-def _warn_of_reductions(report: list[list[dict]], max_tokens: int) -> None:
-    reduced = [
-        f"{item['wanted']} -> {item['granted']} {item['kind']}"
-        for conversation in report
-        for item in conversation
-        if item["granted"] < item["wanted"]
-    ]
-    if reduced:
-        warnings.warn(f"max_visual_tokens={max_tokens} reduces the media: {', '.join(reduced)}.", stacklevel=4)
-
-
-def _is_empty(images: Any) -> bool:
-    return isinstance(images, (list, tuple)) and all(_is_empty(item) for item in images)
-
-
-def _take_limits(images: Any, limits: list[int | None]) -> Any:
-    """The images without their own limits, which go into `limits`, one entry for each image."""
-    if isinstance(images, (list, tuple)):
-        return [_take_limits(image, limits) for image in images]
-    if images is None:
-        return None
-    limited = isinstance(images, LimitedImage)
-    limits.append(images.max_image_tiles if limited else None)
-    return images.source if limited else images
-
-
-def _normalize_messages(conversation: list) -> list:
-    """A copy of one conversation or a batch of them, with one media source per block (`_normalize_block`)."""
-    if isinstance(conversation, (list, tuple)):
-        return [_normalize_messages(item) for item in conversation]
-    if isinstance(conversation, dict) and isinstance(conversation.get("content"), (list, tuple)):
-        return {**conversation, "content": [_normalize_block(block) for block in conversation["content"]]}
-    return conversation
-
-
-def _normalize_block(block: dict) -> dict:
-    """Drops None values, which data sets put in absent keys, and ties an image or video to its own options."""
-    block = {key: value for key, value in block.items() if value is not None}
-    kind = block["type"]
-    if kind in ("text", "image_url"):
-        return block
-    if kind not in BLOCK_OPTIONS:
-        raise ValueError(f"PVC reads text, image and video blocks, not {kind!r}.")
-    options = {key: value for key, value in block.items() if key not in BLOCK_KEYS}
-    unknown = options.keys() - set(BLOCK_OPTIONS[kind])
-    if unknown:
-        raise ValueError(
-            f"Unknown options {sorted(unknown)} in a content block; {kind} blocks may have "
-            f"{', '.join(BLOCK_OPTIONS[kind])}."
-        )
-    source = block_source(block)
-    if source is None and options:
-        raise ValueError(f"The options {options} stand in a block without {kind!r}; pass them to the call.")
-    if source is None:
-        return {"type": kind}
-    if kind == "video":
-        source = VideoSource(source, options)
-    elif options:
-        source = LimitedImage(source, **options)
-    return {"type": kind, kind: source}
 
 
 __all__ = ["PVCProcessor"]
