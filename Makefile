@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types docs clean
+.PHONY: demo test lint types docs compat clean
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -14,8 +14,16 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/installed
-	$(BIN)/python -m pytest -q -n auto
+# The quantisers print on import, so that only the tests which need them see them.
+$(VENV)/quantizers: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --upgrade --target $@ bitsandbytes torchao
+
+test: $(VENV)/installed $(VENV)/quantizers
+	PYTHONPATH=$(VENV)/quantizers $(BIN)/python -m pytest -q -m quantized
+	$(BIN)/python -m pytest -q -n auto -m "not quantized"
+
+compat:
+	$(PYTHON) .ci/compat.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

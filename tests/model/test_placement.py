@@ -52,6 +52,7 @@ def quantizations():
     }
 
 
+@pytest.mark.quantized
 @pytest.mark.parametrize("kind", ["bitsandbytes 8 bit", "bitsandbytes 4 bit", "torchao int8"])
 def test_quantised_text_model(kind, checkpoint):
     library = pytest.importorskip(kind.split()[0])

@@ -176,6 +176,7 @@ def test_an_adapter_made_without_the_package_works_with_it(checkpoint, tmp_path)
     assert type(AutoProcessor.from_pretrained(folder)).__name__ == "PVCProcessor"
 
 
+@pytest.mark.quantized
 def test_qlora(checkpoint, processor, picture, clip, tmp_path):
     """A text model in 4 bits, trained by TRL, whose fused loss reads the head's weight."""
     pytest.importorskip("bitsandbytes")

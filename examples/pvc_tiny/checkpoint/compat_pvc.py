@@ -64,3 +64,9 @@ def takes_cache(function: Callable) -> Callable:
     parameters = [p.replace(name=CACHE_NAME) if p.name == "cache" else p for p in signature.parameters.values()]
     renamed.__signature__ = signature.replace(parameters=parameters)
     return renamed
+
+
+def without_defaults(kwargs_class: type) -> type:
+    """A processor's class of keyword arguments with the empty `_defaults` that transformers reads up to 5.22."""
+    kwargs_class._defaults = {}
+    return kwargs_class

@@ -30,9 +30,8 @@ from transformers.modeling_outputs import (
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto import AutoModel, AutoModelForCausalLM
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, auto_docstring, torch_compilable_check
+from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.generic import accepts_precomputed_kwargs, can_return_tuple
-from transformers.utils.import_utils import is_tracing
 
 from .compat_pvc import CACHE_NAME, takes_cache
 from .configuration_pvc import FIRST_MERGE, PVCConfig
@@ -42,6 +41,7 @@ from .modeling_vision_pvc import (
     PVCStepModulation,
     PVCVisionModel,
     PVCVisionModelOutput,
+    may_read_values,
     run_in_chunks,
 )
 
@@ -274,18 +274,21 @@ class PVCModel(PVCPreTrainedModel):
         token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
         return (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
 
-    def _place(self, inputs_embeds, mask, tokens, modality: str) -> torch.Tensor:
-        """inputs_embeds [B, L, D] with `tokens` [n, D] at the n placeholders of the mask."""
-        torch_compilable_check(
-            mask.sum() == len(tokens),
-            lambda: (
-                f"{modality.capitalize()} features and {modality} tokens do not match: the prompt has "
-                f"{int(mask.sum())} {modality} tokens, the media give {len(tokens)} ({self.config.tokens_per_step} "
-                "per step). Was the text truncated (pass truncation=False or max_length=None), or made by another "
-                "processor?"
-            ),
+    def _places_of(self, mask: torch.Tensor, num_tokens: int, modality: str) -> torch.Tensor:
+        """The mask bool[B, L] of the placeholders, or of those without stray ones, that has `num_tokens` places.
+
+        Raises `ValueError` where neither has.
+        """
+        if not may_read_values(mask) or (found := int(mask.sum())) == num_tokens:
+            return mask
+        whole = _whole_steps(mask, self.config.tokens_per_step)
+        if int(whole.sum()) == num_tokens:
+            return whole
+        raise ValueError(
+            f"{modality.capitalize()} features and {modality} tokens do not match: the prompt has {found} {modality} "
+            f"tokens, the media give {num_tokens} ({self.config.tokens_per_step} per step). Was the text truncated "
+            "(pass truncation=False or max_length=None), or made by another processor?"
         )
-        return inputs_embeds.masked_scatter(mask.unsqueeze(-1), tokens.to(inputs_embeds.device, inputs_embeds.dtype))
 
     def _joins_sharded_encoder(self, cache: Cache | None) -> bool:
         """Whether a batch without media must run the encoder all the same.
@@ -343,10 +346,10 @@ class PVCModel(PVCPreTrainedModel):
         ):
             if tokens is not None:
                 mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id)
-                if not is_tracing() and mask.sum() != len(tokens):
-                    mask = _whole_steps(mask, self.config.tokens_per_step)
-                inputs_embeds = self._place(inputs_embeds, mask, tokens, modality)
-            elif input_ids is not None and not is_tracing():
+                mask = self._places_of(mask, len(tokens), modality)
+                tokens = tokens.to(inputs_embeds.device, inputs_embeds.dtype)
+                inputs_embeds = inputs_embeds.masked_scatter(mask.unsqueeze(-1), tokens)
+            elif input_ids is not None and may_read_values(input_ids):
                 _refuse_blind_prompt(input_ids == token_id, cache, self.config.tokens_per_step, modality)
 
         if images is None and videos is None and self._joins_sharded_encoder(cache):
@@ -452,10 +455,12 @@ class _BorrowedCausalLM:
     """What a family's `forward` takes for its model: the attributes of one, the methods of the family."""
 
     def __init__(self, family: type, attributes: dict):
-        self.__dict__.update(attributes)
         self._family = family
+        self._attributes = attributes
 
     def __getattr__(self, name: str):
+        if name in self._attributes:
+            return self._attributes[name]
         return getattr(self._family, name).__get__(self)
 
 

@@ -10,6 +10,7 @@ Shape vocabulary: N frames, S steps of all clips, K clips, T steps of one clip, 
 H heads, d head width.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, auto_docstring, torch_compilable_check
+from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .card_pvc import complete_model_card
@@ -223,6 +225,11 @@ class PVCStepModulation(nn.Module):
         rows = nn.functional.embedding(step_index, self.linear(step_table))
         scale, shift = rows.unsqueeze(1).chunk(2, dim=-1)
         return 1 + scale, shift
+
+
+def may_read_values(tensor: torch.Tensor) -> bool:
+    """Whether a check may look at a tensor's values: not in a graph, nor where transformers' own checks are off."""
+    return not is_tracing(tensor) and os.getenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "0") != "1"
 
 
 def run_in_chunks(
@@ -649,13 +656,11 @@ class PVCVisionModel(PVCPreTrainedModel):
 
 
 def _check_frame_counts(num_frames_per_video: torch.Tensor, num_frames: int) -> None:
-    torch_compilable_check(
-        num_frames_per_video.sum() == num_frames,
-        lambda: (
-            f"num_frames_per_video={num_frames_per_video.tolist()} adds up to {int(num_frames_per_video.sum())} "
-            f"frames, but pixel_values_videos has {num_frames}."
-        ),
-    )
+    if may_read_values(num_frames_per_video) and (total := int(num_frames_per_video.sum())) != num_frames:
+        raise ValueError(
+            f"num_frames_per_video={num_frames_per_video.tolist()} adds up to {total} frames, but pixel_values_videos "
+            f"has {num_frames}."
+        )
 
 
 __all__ = ["PVCPreTrainedModel", "PVCVisionModel"]

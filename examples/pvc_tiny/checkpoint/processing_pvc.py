@@ -9,7 +9,7 @@ this processor replaces each by its layout with one placeholder per visual token
             Frame2: <img>…</img>
 """
 
-from .compat_pvc import check_transformers_version  # noqa: F401  (an old transformers stops here)
+from .compat_pvc import without_defaults  # first: an old transformers stops here
 
 
 # isort: split
@@ -56,10 +56,10 @@ CHAT_TEMPLATE = """\
 """
 
 
+@without_defaults
 class PVCProcessorKwargs(ProcessingKwargs, total=False):
     images_kwargs: PVCImageProcessorKwargs
     videos_kwargs: PVCVideoProcessorKwargs
-    _defaults: dict = {}  # transformers 5.19 reads it
 
 
 @auto_docstring
@@ -179,7 +179,7 @@ class PVCProcessor(ProcessorMixin):
         names = None if videos is None else ["video"] * len(videos)
         super().validate_inputs(images=pictures, text=text, videos=names, audio=audio, **kwargs)
         media = {"images": (self.image_token, len(images or [])), "videos": (self.video_token, len(videos or []))}
-        for kind, (token, passed) in media.items():  # transformers 5.19 does not compare them
+        for kind, (token, passed) in media.items():
             found = passed if text is None else sum(sample.count(token) for sample in text)
             if found and not passed:
                 raise ValueError(
