@@ -84,22 +84,22 @@ def fit_media(
     return limited_images or None, limited_videos or None, report
 
 
-def fit_budget(items: Sequence[BudgetItem], max_tokens: int) -> list[int]:
+def fit_budget(items: Sequence[BudgetItem], max_visual_tokens: int) -> list[int]:
     """The tiles or frames that each item gets, all reduced by one factor until they fit.
 
     Every item keeps at least one. Raises `ValueError` where even that does not fit.
     """
-    if sum(item.wanted * item.tokens_per_unit for item in items) <= max_tokens:
+    if sum(item.wanted * item.tokens_per_unit for item in items) <= max_visual_tokens:
         return [item.wanted for item in items]
     largest = max(item.wanted for item in items)
     for share in range(largest - 1, 0, -1):
         granted = [item.fit(max(1, item.wanted * share // largest)) for item in items]
-        if sum(item.tokens_per_unit * units for item, units in zip(items, granted, strict=True)) <= max_tokens:
+        if sum(item.tokens_per_unit * units for item, units in zip(items, granted, strict=True)) <= max_visual_tokens:
             return granted
     least = sum(item.fit(1) * item.tokens_per_unit for item in items)
     raise ValueError(
-        f"max_visual_tokens={max_tokens} is too small for {len(items)} images and videos: with one tile or frame each "
-        f"they need {least} tokens. Raise it, or pass fewer."
+        f"max_visual_tokens={max_visual_tokens} is too small for {len(items)} images and videos: with one tile or "
+        f"frame each they need {least} tokens. Raise it, or pass fewer."
     )
 
 
@@ -141,7 +141,7 @@ def _video_item(video: VideoSource, frames: int, tokens_per_frame: int) -> Budge
     return BudgetItem("frames", frames, tokens_per_frame, lambda limit: min(frames, limit), video.limited)
 
 
-def _warn_of_reductions(report: list[list[dict]], max_tokens: int) -> None:
+def _warn_of_reductions(report: list[list[dict]], max_visual_tokens: int) -> None:
     reduced = [
         f"{item['wanted']} -> {item['granted']} {item['kind']}"
         for conversation in report
@@ -149,4 +149,4 @@ def _warn_of_reductions(report: list[list[dict]], max_tokens: int) -> None:
         if item["granted"] < item["wanted"]
     ]
     if reduced:
-        warnings.warn(f"max_visual_tokens={max_tokens} reduces the media: {', '.join(reduced)}.", stacklevel=4)
+        warnings.warn(f"max_visual_tokens={max_visual_tokens} reduces the media: {', '.join(reduced)}.", stacklevel=4)

@@ -28,10 +28,11 @@ def train(
     seed: int,
     optimizer: torch.optim.Optimizer | None = None,
     at_a_time: int = BATCH_SIZE,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> None:
     """Trains on batches of the pools in turn; every row is used about equally often.
 
-    A batch's gradients are summed over passes of `at_a_time` rows.
+    A batch's gradients are summed over passes of `at_a_time` rows. Matrix products run in `dtype`.
     """
     optimizer = optimizer or MuonAdamW(model, muon_lr=3e-3, adamw_lr=1e-3, weight_decay=0.05)
     peaks = [group["lr"] for group in optimizer.param_groups]
@@ -45,7 +46,7 @@ def train(
         chosen = [rows[order[i % len(rows)]] for i in range(start, start + BATCH_SIZE)]
         trained_tokens = sum(int((row["labels"][1:] != -100).sum()) for row in chosen)
         for part in range(0, BATCH_SIZE, at_a_time):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
                 loss = model(**collate(chosen[part : part + at_a_time]), num_items_in_batch=trained_tokens).loss
             loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -28,6 +28,7 @@ INTERNLM2 = {
 }
 INTERNLM2_TOKENS = {"image_token_id": 92546, "video_token_id": 92553}
 
+# Overrides of `PVCConfig` by a shape's name, for `preset_config`.
 PRESETS: dict[str, dict[str, Any]] = {
     "pvc-8b": {
         "text_config": {

@@ -1,8 +1,8 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Data collators for TRL's trainers that take images and videos: SFT, DPO and KTO.
 
-TRL's own collators take images only. These read every format of `samples_pvc`, keep visual tokens out of the loss and
-raise where a medium has no place or a place no medium. The trainer's arguments come from `pvc_training_args`.
+TRL's own collators take images only. These read every format of `training.rows`, keep visual tokens out of the loss
+and raise where a medium has no place or a place no medium. The trainer's arguments come from `pvc_training_args`.
 """
 
 from collections.abc import Mapping

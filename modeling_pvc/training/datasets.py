@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def load_media_dataset(
     paths: str | Path | list[str | Path], media_root: str | Path | None = None, check_files: bool = True
 ) -> "Dataset":
-    """Reads files of conversations about images and videos, as `samples_pvc` describes them, into one form.
+    """Reads files of conversations about images and videos, as `training.rows` describes them, into one form.
 
     Args:
         paths: `.json` (a list of rows), `.jsonl` and `.parquet` files.

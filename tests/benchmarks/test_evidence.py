@@ -11,6 +11,7 @@ import torch
 pytest.importorskip("font_roboto", reason="pip install '.[tiny]'")
 
 import conversion_start
+import learning
 import measure
 import paths
 import report
@@ -66,13 +67,16 @@ def test_variants_differ_in_placeholders_alone(folder, config):
 
 
 @pytest.mark.parametrize("variant", [v for e in EXPERIMENTS.values() for v in e.variants], ids=lambda v: v.name)
-def test_what_is_switched_off_stays_off(variant, folder, config):
+def test_what_is_switched_off_stays_off(variant, folder, config, monkeypatch):
+    monkeypatch.setattr(learning, "BATCH_SIZE", 8)  # there are 7 rows
     task = "clips" if variant.name in {v.name for v in EXPERIMENTS["clips"].variants} else "detail"
     rows = pool(folder, task, "test", 1, 7, jobs=1)
     model = build(variant, paths.START, seed=0)
     assert model.config.tokens_per_step == variant.tokens_per_step
     collate = partial(to_batch, config=model.config, factor=variant.factor(task == "clips"))
-    train(model, [rows], collate, steps=2, seed=0)
+    # bfloat16, which the evidence is trained in, once: without AMX or AVX-512 it is ten times slower
+    dtype = torch.bfloat16 if variant.name == "1 step of 4 tokens" else torch.float32
+    train(model, [rows], collate, steps=2, seed=0, dtype=dtype)
     for name, parameter in model.named_parameters():
         if "compressor.modulation" in name:  # the encoder's gets no gradient where its gate is shut
             assert bool(parameter.any()) == variant.adaln, name
@@ -87,17 +91,19 @@ def test_all_variants_start_from_the_same_weights():
     assert len(kept) > 50 and all(torch.equal(first[name], second[name]) for name in kept)
 
 
-def test_gradients_of_a_batch_do_not_depend_on_the_passes(folder):
-    """To bfloat16's precision; one plain step, so that the weights' change is the gradient."""
+def test_gradients_of_a_batch_do_not_depend_on_the_passes(folder, monkeypatch):
+    """To float32's precision; one plain step, so that the weights' change is the gradient."""
     rows = pool(folder, "clips", "test", 1, 7, jobs=1)
+    monkeypatch.setattr(learning, "BATCH_SIZE", 8)
     weights = []
-    for at_a_time in (32, 8):
+    for at_a_time in (8, 2):
         model = build(FOUR_STEPS, paths.START, seed=0)
         start = [parameter.clone() for parameter in model.parameters()]
         collate = partial(to_batch, config=model.config, factor=1)
-        train(model, [rows], collate, 2, 0, torch.optim.SGD(model.parameters(), lr=0.1), at_a_time)
+        sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        train(model, [rows], collate, 2, 0, sgd, at_a_time, dtype=torch.float32)
         weights.append(torch.cat([(p - before).flatten() for p, before in zip(model.parameters(), start)]))
-    assert (weights[0] - weights[1]).norm() < 0.02 * weights[0].norm()
+    assert (weights[0] - weights[1]).norm() < 1e-4 * weights[0].norm()
 
 
 def test_a_measured_row_replaces_the_earlier_one(tmp_path, monkeypatch):

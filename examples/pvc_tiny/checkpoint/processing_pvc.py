@@ -151,15 +151,15 @@ class PVCProcessor(ProcessorMixin):
         Images and videos may be nested by prompt; `None` and empty lists stand for none. `max_visual_tokens` overrides
         the processor's. Raises `ValueError` where placeholders and media differ in number.
         """
-        limit = self.max_visual_tokens if max_visual_tokens is None else max_visual_tokens
-        budget = None
-        if limit is not None and not (images is None and videos is None):
+        max_visual_tokens = self.max_visual_tokens if max_visual_tokens is None else max_visual_tokens
+        report = None
+        if max_visual_tokens is not None and not (images is None and videos is None):
             images, text, videos, audio = self.prepare_inputs_layout(images, text, videos, audio, **kwargs)
             options = self._merge_kwargs(PVCProcessorKwargs, tokenizer_init_kwargs={}, **kwargs)
-            images, videos, budget = fit_media(self, images, videos, text, limit, options)
+            images, videos, report = fit_media(self, images, videos, text, max_visual_tokens, options)
         inputs = super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
-        if budget is not None and kwargs.get("return_metadata"):
-            inputs["visual_budget"] = budget
+        if report is not None and kwargs.get("return_metadata"):
+            inputs["visual_budget"] = report
         return inputs
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
