@@ -70,3 +70,12 @@ def without_defaults(kwargs_class: type) -> type:
     """A processor's class of keyword arguments with the empty `_defaults` that transformers reads up to 5.22."""
     kwargs_class._defaults = {}
     return kwargs_class
+
+
+def check_chunked_prefill(chunk_size: int | None, has_media: bool) -> None:
+    """Raises `ValueError` for a prompt with media that is to be prefilled in chunks, which works from 5.23 on."""
+    if INSTALLED < (5, 23) and chunk_size is not None and has_media:
+        raise ValueError(
+            f"prefill_chunk_size={chunk_size}: transformers {transformers.__version__} does not cut images and videos "
+            "into chunks. Leave it out, or install transformers>=5.23."
+        )

@@ -33,7 +33,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.generic import accepts_precomputed_kwargs, can_return_tuple
 
-from .compat_pvc import CACHE_NAME, takes_cache
+from .compat_pvc import CACHE_NAME, check_chunked_prefill, takes_cache
 from .configuration_pvc import FIRST_MERGE, PVCConfig
 from .modeling_vision_pvc import (
     PVCPreTrainedModel,
@@ -524,6 +524,9 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
 
     def generate(self, inputs=None, generation_config=None, logits_processor=None, **kwargs):
         """[`~GenerationMixin.generate`]; the tokens that stand for images and videos are never sampled."""
+        has_media = any(kwargs.get(name) is not None for name in ("pixel_values", "pixel_values_videos"))
+        settings = generation_config or self.generation_config
+        check_chunked_prefill(kwargs.get("prefill_chunk_size", settings.prefill_chunk_size), has_media)
         placeholders = [self.config.image_token_id, self.config.video_token_id]
         processors = [*(logits_processor or []), SuppressTokensLogitsProcessor(placeholders, device=self.device)]
         return super().generate(inputs, generation_config, logits_processor=LogitsProcessorList(processors), **kwargs)
