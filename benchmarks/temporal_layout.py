@@ -12,12 +12,16 @@ One progressive layer's attention at ViT-L width (1025 positions, 16 heads of 64
 import argparse
 import statistics
 import time
+from datetime import date
 from functools import partial
+from pathlib import Path
 
 import torch
+from tables import markdown, write_section
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 
+DOCS = Path(__file__).parents[1] / "docs" / "architecture.md"
 HEADS, WIDTH = 16, 64
 CASES = {
     "1 tile": ([4], []),
@@ -80,10 +84,10 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--positions", type=int, default=1025)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--docs", action="store_true", help="put the table into docs/architecture.md")
     options = parser.parse_args()
     forms = {"groups": groups, "packed": packed, "padded": padded}
-    print(f"torch {torch.__version__}, {options.device}, {options.dtype}, {torch.get_num_threads()} threads\n")
-    print("| case | groups, ms | packed / groups | padded / groups |\n|---|---|---|---|")
+    rows = []
     for name, (tiles, videos) in CASES.items():
         shape = (sum(tiles + videos), options.positions, HEADS, WIDTH)
         x = torch.randn(shape, device=options.device, dtype=getattr(torch, options.dtype))
@@ -96,7 +100,13 @@ def main() -> None:
                 times[form].append(measure(partial(function, x, tiles, videos), options.device))
         median = {form: statistics.median(values) for form, values in times.items()}
         ratios = [f"{median[form] / median['groups']:.2f}" for form in ("packed", "padded")]
-        print(f"| {name} | {median['groups'] * 1000:.1f} | {ratios[0]} | {ratios[1]} |", flush=True)
+        rows.append([name, f"{median['groups'] * 1000:.1f}", *ratios])
+    table = markdown(["case", "groups, ms", "packed / groups", "padded / groups"], rows)
+    where = f"torch {torch.__version__}, {options.device}, {options.dtype}, {torch.get_num_threads()} threads"
+    print(f"{table}\n\n{where}")
+    if options.docs:
+        method = f"{options.positions} positions at ViT-L width, medians of {options.repeats} interleaved runs"
+        write_section(DOCS, f"temporal layout {options.device.type}", f"{table}\n\n{method}; {where}, {date.today()}.")
 
 
 if __name__ == "__main__":
