@@ -31,7 +31,8 @@ def check_transformers_version(version: str) -> None:
             f"PVC needs transformers>={floor}, found {version}. Upgrade with `pip install -U 'transformers>={floor}'`."
         )
     if release_of(version) > TESTED_TRANSFORMERS:
-        logging.get_logger(__name__).warning_once(
+        # by a name of its own: the loader of remote code may load this file under several
+        logging.get_logger("transformers.pvc").warning_once(
             f"PVC's code was tested with transformers {floor} to {newest}, and runs here on {version}."
         )
 
