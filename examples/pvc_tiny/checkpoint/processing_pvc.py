@@ -58,7 +58,7 @@ CHAT_TEMPLATE = """\
 
 # Options that a content block may carry for its own image or video.
 BLOCK_OPTIONS = {"image": ("max_image_tiles",), "video": ("num_frames", "fps", "max_frames", "start", "end")}
-BLOCK_KEYS = ("type", "text", "image", "video", "url", "path", "base64")
+BLOCK_KEYS = ("type", "text", "image", "video", "video_url", "url", "path", "base64")
 
 
 @dataclasses.dataclass
@@ -343,8 +343,8 @@ def _normalize_messages(conversation: list) -> list:
 def _normalize_block(block: dict) -> dict:
     """Drops None values, which data sets put in absent keys, and ties an image or video to its own options."""
     block = {key: value for key, value in block.items() if value is not None}
-    kind = block["type"]
-    if kind in ("text", "image_url"):
+    kind = block["type"].removesuffix("_url")  # OpenAI's name; transformers reads their image blocks itself
+    if block["type"] in ("text", "image_url"):
         return block
     if kind not in BLOCK_OPTIONS:
         raise ValueError(f"PVC reads text, image and video blocks, not {kind!r}.")
