@@ -45,7 +45,6 @@ from .video_reader_pvc import (
 # Codecs whose decoder honours per-packet skipping of frames that no other frame refers to. AV1's goes wrong.
 SKIPPABLE_CODECS = ("h264", "hevc", "mpeg2video", "mpeg4")
 INTRA = 1  # FFmpeg's picture type
-PALETTE = "pal8"  # the palette comes with the first packet only, which a seek leaves out
 
 
 class PyAVReader(VideoReader):
@@ -81,7 +80,7 @@ class PyAVReader(VideoReader):
                 self._decode_counted(set(shown), keep_shown, num_threads)
                 return
             missing = set(shown)
-            if self._index.pixel_format != PALETTE:
+            if self._index.can_seek:
                 missing = self._decode_groups(missing, keep_shown, num_threads)
             if missing:
                 # damaged, or a key packet that did not lead to them: everything before them may help
@@ -420,8 +419,8 @@ def _is_beyond(index: PacketIndex, opened: Path | bytes) -> str | None:
         return f"{index.codec} with key frames that are none, or may be none"
     if len(index.stored) > len(index.pts):
         return "dropped frames"
-    if index.pixel_format == PALETTE:
-        return "palettes"
+    if not index.can_seek:
+        return f"{index.codec} streams of {index.pixel_format} pixels"
     if index.has_several_streams:
         return "files with several video streams"
     frame = _first_frame(opened)

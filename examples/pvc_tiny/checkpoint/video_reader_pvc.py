@@ -132,6 +132,14 @@ HEADER_DURATION_FORMATS = ("matroska,webm", "flv", "asf")
 # Formats that know only the order of decoding. FFmpeg derives times of presentation, wrongly for these codecs.
 DECODING_ORDER_FORMATS = ("avi", "asf")
 GUESSED_CODECS = ("h264", "hevc")
+PALETTE = "pal8"  # it may come with the first packet only, which a seek leaves out
+# Codecs in which nothing outlasts a key frame and whose decoders say so truthfully, beside those of key frames only.
+# Others are decoded from the start: Dirac's decoder calls a frame a key that it gets wrong.
+SEEKABLE_CODECS = (
+    *("h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d", "libaom-av1", "theora", "vp6", "vp6f"),
+    *("mpeg1video", "mpeg2video", "mpeg4", "h263", "flv", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2"),
+    *("wmv3", "vc1", "rv10", "rv20", "rv30", "rv40"),
+)
 MOST_REPEATS = 100  # of a frame on average; more are a damaged index
 SEGMENT_ID = bytes.fromhex("18538067")  # of the element that holds all data of a Matroska or WebM file (RFC 9559)
 ATTACHED_PICTURE = 0x400  # FFmpeg's disposition of a stream
@@ -207,6 +215,7 @@ class PacketIndex:
         has_open_groups (`bool`): some frames are shown before the key packet that precedes them in the file.
         has_hidden_frames (`bool`): an edit list leaves frames out.
         has_fields (`bool`): some frames are stored as two packets.
+        can_seek (`bool`): a decoder that begins at a true key packet gives what it would give from the start.
         has_several_streams (`bool`): there is a choice of video streams, cover pictures included.
         has_sure_keys (`bool`): decoding can begin at every packet that is marked as a key.
 
@@ -222,6 +231,9 @@ class PacketIndex:
             self.codec, self.container_format = context.name, container.format.name
             listed, entries = self._list(container, stream)
             self.pixel_format = context.pix_fmt
+            self.can_seek = self.pixel_format != PALETTE and (
+                self.codec in SEEKABLE_CODECS or context.codec.intra_only
+            )
             self.has_several_streams = len(container.streams.video) > 1
             self._time_base = stream.time_base
             self._check_complete(listed, stream.frames)
