@@ -86,9 +86,9 @@ def _read_block(block: Any, name: str) -> dict:
         raise ValueError(
             f"{name} has the block {block!r}. Write {{'type': 'text', 'text': ...}} or an image or video."
         )
-    if kind == "image_url":  # OpenAI's
-        url = block["image_url"]
-        return {"type": "image", "image": url["url"] if isinstance(url, Mapping) else url}
+    if kind in ("image_url", "video_url"):  # OpenAI's
+        url, kind = block[kind], kind.removesuffix("_url")
+        return {"type": kind, kind: url["url"] if isinstance(url, Mapping) else url}
     return {key: value for key, value in block.items() if value is not None}
 
 

@@ -1,44 +1,54 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Pictures of any format -> upright 8-bit RGB -> the size and the numbers that the vision tower takes."""
 
+import contextlib
+import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, UnidentifiedImageError
 from transformers.image_utils import ChannelDimension, PILImageResampling
 
-from .media_pvc import SOURCE_TYPES, open_source
+from .media_pvc import is_source, open_source
 
 
 ORIENTATION_TAG = 0x0112
+# What makes a picture upright, by the value of its orientation tag (Exif 2.32, 4.6.4).
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def load_image(source: Any) -> Image.Image | np.ndarray:
-    """A picture as an upright RGB PIL image. Arrays and tensors are returned as arrays.
+    """A picture as an upright RGB PIL image. Arrays and tensors, of one picture or several, become uint8 arrays.
 
     Raises `FileNotFoundError`, `ValueError` naming the file for anything unreadable, and Pillow's
     `DecompressionBombError` for pictures of more than twice `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     if isinstance(source, Image.Image):
         return to_rgb(source)
-    if isinstance(source, SOURCE_TYPES):
+    if is_source(source):
         opened, name = open_source(source)
-        try:
-            with Image.open(io.BytesIO(opened) if isinstance(opened, bytes) else opened) as image:
-                image.load()
-                return to_rgb(image)
-        except Image.DecompressionBombError:
-            raise
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            raise ValueError(f"Cannot read the image {name}: {error}") from error
+        with naming(f"Cannot read the image {name}", opened), open_picture(opened) as image:
+            image.load()
+            return to_rgb(image)
     if hasattr(source, "ndim"):
-        array = np.asarray(source)
+        array = to_array(source)
+        array = to_eight_bits(array, pixel_scale([array]))
         return array[..., None] if array.ndim == 2 else array  # transformers takes no image of two dimensions
     raise TypeError(
         f"{type(source).__name__} is no image. Pass a path, URL, bytes, PIL image, or an array of shape "
@@ -46,15 +56,58 @@ def load_image(source: Any) -> Image.Image | np.ndarray:
     )
 
 
+def open_picture(opened: Path | bytes) -> Image.Image:
+    """A Pillow image of a file, or of its bytes."""
+    return Image.open(io.BytesIO(opened) if isinstance(opened, bytes) else opened)
+
+
+@contextlib.contextmanager
+def naming(beginning: str, opened: Path | bytes) -> Iterator[None]:
+    """Makes whatever Pillow's decoders raise a `ValueError` of that beginning; bombs stay what they are."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise Image.DecompressionBombError(f"{beginning}: {error}") from error
+    except Exception as error:  # each decoder has kinds of its own
+        remedy = ""
+        if isinstance(error, UnidentifiedImageError) and first_bytes(opened)[8:12] in HEIF_BRANDS:
+            remedy = " It is HEIF (HEIC): `pip install pillow-heif` and call `pillow_heif.register_heif_opener()`."
+        raise ValueError(f"{beginning}: {error or type(error).__name__}.{remedy}") from error
+
+
+def first_bytes(opened: Path | bytes) -> bytes:
+    """The first 16 bytes, which tell the kind of a file."""
+    if isinstance(opened, bytes):
+        return opened[:16]
+    with open(opened, "rb") as file:
+        return file.read(16)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """RGB with the EXIF rotation applied, alpha laid on white, colour profiles other than sRGB converted to it, and
     16-bit and float pictures scaled to 8 bits. A picture that is so already is returned as it is.
+
+    Raises `ValueError` for a picture without pixels, and for one that was closed before it was loaded.
     """
-    if image.getexif().get(ORIENTATION_TAG, 1) != 1:
-        image = ImageOps.exif_transpose(image)
+    if 0 in image.size:
+        raise ValueError(f"An image of {image.width} x {image.height} pixels was passed.")
+    try:
+        image.load()
+    except (ValueError, AttributeError) as error:
+        if getattr(image, "fp", None) is not None:
+            raise
+        name = getattr(image, "filename", None) or "an image"
+        remedy = "call `load()` inside `with Image.open(...)`"
+        raise ValueError(f"The file of {name} was closed before its pixels were read; {remedy}.") from error
+    turn = TURNS.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
     profile = image.info.get("icc_profile")
     if image.mode in WIDE_MODES:
-        image = _to_eight_bits(image)
+        values = np.asarray(image)
+        # a file of 16 bits has their range even where it is dark
+        scale = 1 / 257 if image.mode.startswith("I;16") else pixel_scale([values])
+        image = Image.fromarray(to_eight_bits(values, scale))
     elif image.mode in ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -65,35 +118,93 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # malformed text beside whole pixels; viewers show them as they lie
+        return 1
+
+
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Applies a colour profile. A damaged one, or one of another colour space, is ignored as most viewers do."""
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(source).lower():
+        if image.mode == "RGB" and _is_srgb(profile):
             return image
-        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        return _convert(image, profile)
     except (ImageCms.PyCMSError, OSError, ImportError):
         return image
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float32)
-    highest = float(values.max(initial=0))
-    # The mode does not tell the range: floats come as 0..1 or 0..255, integers as 0..255 or 0..65535.
-    if image.mode == "F" and highest <= 1:
-        scale = 255.0
-    elif highest <= 255 and not image.mode.startswith("I;16"):
-        scale = 1.0
-    else:
-        scale = 1 / 257
-    return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
+def _convert(image: Image.Image, profile: bytes) -> Image.Image:
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+
+
+@functools.lru_cache(maxsize=32)
+def _is_srgb(profile: bytes) -> bool:
+    """Whether a profile changes no colour by more than rounding does. Its name does not tell: others are named after
+    the parts they share with sRGB.
+    """
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3)
+    converted = np.asarray(_convert(Image.fromarray(colours), profile))
+    return bool(np.abs(converted.astype(int) - colours).max() <= ROUNDING_LEVELS)
+
+
+ROUNDING_LEVELS = 2
+
+
+def to_array(pixels: Any) -> np.ndarray:
+    """An array, or a tensor of any device and type, with a gradient or without, as an array."""
+    if hasattr(pixels, "detach"):
+        pixels = pixels.detach().cpu()
+        if pixels.dtype == torch.bfloat16:  # numpy has none
+            pixels = pixels.float()
+        pixels = pixels.numpy()
+    return np.asarray(pixels)
+
+
+def pixel_scale(arrays: Iterable[np.ndarray]) -> float:
+    """What to multiply the pixels of an input with, all its arrays together, for a range of 0 to 255.
+
+    Booleans are 0 or 1, floats 0..1 or 0..255, integers 0..255, those of 16 bits also 0..65535. Raises `ValueError`
+    for pixels that fit none of these, or that may be of two.
+    """
+    arrays = [array for array in arrays if array.dtype != np.uint8 and array.size]
+    if not arrays:
+        return 1.0
+    kinds = {array.dtype.kind for array in arrays}
+    if kinds == {"b"}:
+        return 255.0
+    lowest, highest = (float(pick([pick(array) for array in arrays])) for pick in (np.min, np.max))
+    if lowest >= 0 and len(kinds) == 1:
+        if kinds == {"f"} and highest <= 1:
+            return 255.0
+        if highest <= 255 and (kinds != {"f"} or highest >= LEAST_BRIGHT):
+            return 1.0
+        if highest <= 65535 and all(array.dtype == np.uint16 for array in arrays):
+            return 1 / 257
+    raise ValueError(
+        f"Pixels of type {arrays[0].dtype} from {lowest:g} to {highest:g} have no known range. Pass floats in 0..1, "
+        "uint16 in 0..65535, or uint8."
+    )
+
+
+LEAST_BRIGHT = 2  # of floats in 0..255: a maximum between 1 and this may as well be one of 0..1 that overshoots
+
+
+def to_eight_bits(pixels: np.ndarray, scale: float) -> np.ndarray:
+    """Pixels times `scale`, rounded -> uint8 of the same shape."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return np.clip(np.round(pixels * np.float32(scale)), 0, 255).astype(np.uint8)
 
 
 def to_uint8_pixels(image: Image.Image | np.ndarray, data_format: ChannelDimension | str | None = None) -> np.ndarray:
     """A PIL image or an array [H, W], [H, W, C] or [C, H, W], C in (1, 3, 4) -> uint8[H, W, 3].
 
-    Floats in 0..1 are scaled to 0..255; alpha is laid on white. `data_format` settles which axis holds the channels.
-    Raises `ValueError` for other shapes.
+    Numbers of other types are scaled by their range (`pixel_scale`); alpha is laid on white. `data_format` settles
+    which axis holds the channels. Raises `ValueError` for other shapes and ranges.
     """
     if isinstance(image, Image.Image):
         return np.asarray(to_rgb(image))
@@ -108,20 +219,11 @@ def to_uint8_pixels(image: Image.Image | np.ndarray, data_format: ChannelDimensi
         pixels = np.moveaxis(pixels, 0, -1)
     if pixels.shape[-1] not in (1, 3, 4) or 0 in pixels.shape:
         raise ValueError(f"An image array must have 1, 3 or 4 channels and no empty side, got {list(image.shape)}.")
-    if pixels.dtype != np.uint8:
-        pixels = _array_to_eight_bits(pixels)
+    pixels = to_eight_bits(pixels, pixel_scale([pixels]))
     if pixels.shape[-1] == 4:
         alpha = pixels[..., 3:].astype(np.float32) / 255
         pixels = np.round(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
-
-
-def _array_to_eight_bits(pixels: np.ndarray) -> np.ndarray:
-    if pixels.dtype == np.uint16:
-        scale = 1 / 257
-    else:
-        scale = 255.0 if pixels.dtype == bool or (pixels.dtype.kind == "f" and pixels.max() <= 1) else 1.0
-    return np.clip(np.round(pixels * scale), 0, 255).astype(np.uint8)
 
 
 RESAMPLE_BACKENDS = ("torch", "pil")

@@ -1,20 +1,25 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Opens a video with the backend that reads it, and the readers beside PyAV's: torchcodec, decord, and Pillow for
-videos that are made of pictures.
+"""Opens a video with the backend that reads it: PyAV, torchcodec, decord, or Pillow for videos made of pictures.
+
+PyAV's reader, the default one, is frame-accurate. Only what leads to the wanted frames is decoded, from the last key
+packet before each, on as many decoders as there are threads, and frames are matched by timestamp. What a seek gives is
+believed only where the decoder says that it needs nothing before it; else, and in files without usable timestamps,
+frames are decoded from the start, and counted.
 """
 
 import contextlib
 import functools
 import importlib
 import importlib.util
-import io
 import json
+import queue
 import re
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +28,190 @@ from PIL import Image, ImageSequence
 from transformers.utils import logging
 
 from .media_pvc import is_folder, local_path, open_source
-from .pictures_pvc import load_image, run_parallel, to_rgb
-from .video_reader_pvc import DamagedVideoError, PacketIndex, PyAVReader, VideoReader, first_frame, import_av, nearest
+from .pictures_pvc import HEIF_BRANDS, first_bytes, load_image, naming, open_picture, run_parallel, to_rgb
+from .video_reader_pvc import (
+    DamagedVideoError,
+    PacketIndex,
+    VideoReader,
+    decode_all,
+    import_av,
+    nearest,
+    open_container,
+    orientation,
+    packets_of,
+    to_rgb_array,
+)
 
 
-PICTURE_ERRORS = (OSError, ValueError, SyntaxError, EOFError)
+# Codecs whose decoder honours per-packet skipping of frames that no other frame refers to. AV1's goes wrong.
+SKIPPABLE_CODECS = ("h264", "hevc", "mpeg2video", "mpeg4")
+INTRA = 1  # FFmpeg's picture type
+
+
+class PyAVReader(VideoReader):
+    """Reads a file, or its bytes, with PyAV. Raises `ValueError` for what is no video or not complete."""
+
+    backend = "pyav"
+
+    def __init__(self, opened: Path | bytes, name: str):
+        self._opened = opened
+        self._errors = (import_av().error.FFmpegError, ValueError, EOFError)
+        try:
+            self._index = PacketIndex(opened, name)
+            if not self._index.is_timed:
+                self._index.arrange(sum(1 for _ in decode_all(opened, num_threads=0)))
+        except self._errors as error:
+            raise ValueError(f"Cannot read the video {name}: {error}") from error
+        if self._index.num_frames == 0:
+            raise ValueError(f"Cannot read the video {name}: none of its frames can be decoded.")
+        super().__init__(name, self._index.num_frames, self._index.fps, self._index.times)
+
+    def _decode(self, wanted: set[int], keep: Callable[[int, np.ndarray], None], num_threads: int) -> None:
+        shown: dict[int, list[int]] = {}  # number of a stored frame -> the frames that show it
+        for index in wanted:
+            shown.setdefault(self._index.stored[index], []).append(index)
+
+        def keep_shown(number: int, frame) -> None:
+            pixels = to_rgb_array(frame)
+            for index in shown[number]:
+                keep(index, pixels)
+
+        try:
+            if not self._index.is_timed:
+                self._decode_counted(set(shown), keep_shown, num_threads)
+                return
+            missing = set(shown)
+            if self._index.can_seek:
+                missing = self._decode_groups(missing, keep_shown, num_threads)
+            if missing:
+                # damaged, or a key packet that did not lead to them: everything before them may help
+                self._decode_sequentially(missing, keep_shown, num_threads)
+        except self._errors as error:
+            raise DamagedVideoError(error) from error
+
+    def _decode_groups(self, wanted: set[int], keep: Callable, num_threads: int) -> set[int]:
+        """Decodes from the key packets that lead to the wanted frames; returns those that did not come out."""
+        index_of = {self._index.pts[i]: i for i in wanted}
+        groups: dict[int, set[int]] = {}  # number in `keys` -> pts of frames to decode from there
+        for pts in index_of:
+            groups.setdefault(self._index.last_key_before(pts), set()).add(pts)
+        waiting: queue.SimpleQueue = queue.SimpleQueue()
+        for start in sorted(groups):
+            waiting.put(start)
+        num_decoders = max(1, min(num_threads, len(groups)))
+        found: set[int] = set()
+
+        def work(_) -> None:
+            with _Decoder(self._opened, self._index, num_threads // num_decoders) as decoder:
+                while (start := _next(waiting)) is not None:
+                    with contextlib.suppress(*self._errors):  # what is missing tells
+                        for frame in decoder.group(start, groups[start]):
+                            keep(index_of[frame.pts], frame)
+                            found.add(index_of[frame.pts])
+
+        if num_decoders == 1:
+            work(0)
+        else:
+            with ThreadPoolExecutor(num_decoders) as pool:
+                list(pool.map(work, range(num_decoders)))
+        return wanted - found
+
+    def _decode_sequentially(self, wanted: set[int], keep: Callable, num_threads: int) -> None:
+        index_of = {self._index.pts[i]: i for i in wanted}
+        for frame in decode_all(self._opened, num_threads):
+            if frame.pts in index_of and not frame.is_corrupt:
+                keep(index_of.pop(frame.pts), frame)
+                if not index_of:
+                    break
+
+    def _decode_counted(self, wanted: set[int], keep: Callable, num_threads: int) -> None:
+        last = max(wanted)
+        for index, frame in enumerate(decode_all(self._opened, num_threads)):
+            if index in wanted:
+                keep(index, frame)
+            if index >= last:
+                break
+
+
+class _Decoder:
+    """One open file, from which groups of pictures are decoded."""
+
+    def __init__(self, opened: Path | bytes, index: PacketIndex, num_threads: int):
+        self._opened = opened
+        self._index = index
+        self._num_threads = num_threads
+        self._key_numbers = {pts: number for number, (_, pts) in enumerate(index.keys)}
+
+    def __enter__(self):
+        self._open()
+        return self
+
+    def __exit__(self, *exception):
+        self._container.close()
+
+    def _open(self) -> None:
+        self._container, self._stream = open_container(self._opened)
+        self._context = self._stream.codec_context
+        self._context.thread_count = self._num_threads
+        self._context.thread_type = "AUTO"
+
+    def group(self, start: int, pending: set[int]) -> Iterator:
+        """The frames with those pts, decoded from key packet number `start` on. Damaged ones are left out."""
+        pending, key_pts = set(pending), self._index.keys[start][1]
+        skippable = self._index.codec in SKIPPABLE_CODECS and not self._index.has_fields
+        clean = start == 0  # nothing comes before it; elsewhere the decoder has to say that it needs nothing
+        try:
+            for packet in self._packets_from(start):
+                if skippable:
+                    self._context.skip_frame = "DEFAULT" if packet.pts in pending else "NONREF"
+                for frame in self._context.decode(packet if packet.size else None):
+                    clean = clean or (frame.pts == key_pts and frame.key_frame and frame.pict_type == INTRA)
+                    if frame.pts in pending and not clean:
+                        return
+                    if frame.pts in pending and not frame.is_corrupt:
+                        pending.discard(frame.pts)
+                        yield frame
+                if not pending:
+                    return
+        finally:
+            self._context.flush_buffers()
+
+    def _packets_from(self, start: int) -> Iterator:
+        """Packets from a key packet on. Where seeking does not lead to it, from further back, then from the start."""
+        for target in (start, start - 1):
+            if target >= 0:
+                self._container.seek(self._index.keys[target][1], stream=self._stream)
+                packets = packets_of(self._container, self._stream)
+                first = self._skip_to(start, packets)
+                if first is not None:
+                    yield first
+                    yield from packets
+                    return
+        self._container.close()
+        self._open()
+        packets = packets_of(self._container, self._stream)
+        first = self._skip_to(start, packets)
+        if first is None:
+            raise ValueError("the file changed while it was read")
+        yield first
+        yield from packets
+
+    def _skip_to(self, start: int, packets: Iterator):
+        """The key packet number `start`, or None if the packets begin behind it."""
+        for packet in packets:
+            number = self._key_numbers.get(packet.pts) if packet.is_keyframe else None
+            if number == start:
+                return packet
+            if packet.size == 0 or (number is not None and number > start):
+                return None
+        return None
+
+
+def _next(waiting: queue.SimpleQueue):
+    try:
+        return waiting.get_nowait()
+    except queue.Empty:
+        return None
 
 
 class AnimationReader(VideoReader):
@@ -38,31 +222,28 @@ class AnimationReader(VideoReader):
     def __init__(self, opened: Path | bytes, name: str):
         self._opened = opened
         durations = []
-        try:
-            with self._open() as image:
-                for frame in ImageSequence.Iterator(image):
-                    if image.format == "WEBP":
-                        frame.load()  # it tells the duration only then
-                    durations.append(frame.info.get("duration", 0) / 1000)
-        except PICTURE_ERRORS as error:
-            reached = f" after frame {len(durations) - 1}" if durations else ""
-            raise ValueError(f"Cannot read the animation {name}{reached}: {error}") from error
+        with naming(f"Cannot read the animation {name}", opened), open_picture(opened) as image:
+            for frame in ImageSequence.Iterator(image) if image.format in ANIMATED_FORMATS else [image]:
+                if image.format in LATE_DURATIONS:
+                    frame.load()
+                durations.append(frame.info.get("duration", 0) / 1000)
         total = sum(durations)
         times = np.cumsum([0.0, *durations[:-1]]).tolist() if total else None
         super().__init__(name, len(durations), len(durations) / total if total else 0.0, times)
 
-    def _open(self) -> Image.Image:
-        return Image.open(io.BytesIO(self._opened) if isinstance(self._opened, bytes) else self._opened)
-
     def _decode(self, wanted: set[int], keep: Callable[[int, np.ndarray], None], num_threads: int) -> None:
         try:
-            with self._open() as image:
+            with open_picture(self._opened) as image:
                 for index in sorted(wanted):
                     image.seek(index)
                     image.load()
                     keep(index, np.asarray(to_rgb(image)))
-        except PICTURE_ERRORS as error:
+        except Exception as error:  # each of Pillow's decoders has kinds of its own
             raise DamagedVideoError(error) from error
+
+
+ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF", "HEIF")  # the further pictures of other files are no later ones
+LATE_DURATIONS = ("WEBP", "AVIF")  # told only once a frame is decoded
 
 
 class FolderReader(VideoReader):
@@ -103,11 +284,11 @@ class TorchcodecReader(VideoReader):
         self._source = opened if isinstance(opened, bytes) else str(opened)
         try:
             self._index = PacketIndex(opened, name)
-            if self._index.container_format not in TORCHCODEC_FORMATS or self._index.times is None:
-                raise ValueError(
-                    f"torchcodec is not reliable with {self._index.container_format} files or without timestamps; "
-                    "use backend='pyav' or 'auto'"
-                )
+            reason = _is_beyond(self._index, opened)
+            if self._index.container_format not in TORCHCODEC_FORMATS:
+                reason = f"{self._index.container_format} files"
+            if reason:
+                raise ValueError(f"torchcodec is not reliable with {reason}; use backend='pyav' or 'auto'")
             listed = self._open(1).metadata.num_frames
             if listed != self._index.num_frames:
                 raise ValueError(f"torchcodec finds {listed} frames, but there are {self._index.num_frames}")
@@ -217,17 +398,43 @@ def _unsound(index: PacketIndex, opened: Path | bytes) -> str | None:
         return f"{index.container_format} files"
     if index.codec not in DECORD_CODECS:
         return f"{index.codec} streams"
-    if index.times is None:
-        return "files without timestamps"
     if index.has_open_groups:
         return "open groups of pictures"
     if index.has_hidden_frames:
         return "edit lists"
     if index.pixel_format not in DECORD_PIXEL_FORMATS:
         return f"{index.pixel_format} pixels"
-    if index.container_format != DECORD_FORMATS[0] and first_frame(opened).rotation:
-        return f"rotated {index.container_format} files"
-    return None
+    reason = _is_beyond(index, opened)
+    if not reason and index.container_format != DECORD_FORMATS[0] and _first_frame(opened).rotation:
+        reason = f"rotated {index.container_format} files"
+    return reason
+
+
+def _is_beyond(index: PacketIndex, opened: Path | bytes) -> str | None:
+    """What about a file only PyAV's reader gets right, if anything: the others believe the index of a file."""
+    if not index.is_timed:
+        return "files without timestamps of presentation"
+    if index.has_fields:
+        return "frames stored as two fields"
+    if not index.has_sure_keys:
+        return f"{index.codec} with key frames that are none, or may be none"
+    if len(index.stored) > len(index.pts):
+        return "dropped frames"
+    if not index.can_seek:
+        return f"{index.codec} streams of {index.pixel_format} pixels"
+    if index.has_several_streams:
+        return "files with several video streams"
+    frame = _first_frame(opened)
+    a, b, c, d = orientation(frame)
+    if a * d - b * c < 0:
+        return "mirrored pictures"
+    return "slanted pictures" if frame.rotation and (a, d) == (1, 1) else None
+
+
+def _first_frame(opened: Path | bytes):
+    for frame in decode_all(opened):
+        return frame
+    raise ValueError("none of its frames can be decoded")
 
 
 @contextlib.contextmanager
@@ -297,7 +504,9 @@ BACKENDS: dict[str, type[VideoReader]] = {
     "decord": DecordReader,
     "pillow": AnimationReader,
 }
-PICTURE_SIGNATURES = (b"GIF8", b"\x89PNG", b"\xff\xd8\xff")
+PICTURE_SIGNATURES = (b"GIF8", b"\x89PNG")
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+AVIF_BRANDS = (b"avif", b"avis")
 
 
 def open_video(source: Any, backend: str = "auto") -> VideoReader:
@@ -342,12 +551,23 @@ def _candidates(opened: Path | bytes) -> Iterator[str]:
 
 
 def _is_picture(opened: Path | bytes) -> bool:
-    if isinstance(opened, bytes):
-        head = opened[:12]
-    else:
-        with open(opened, "rb") as file:
-            head = file.read(12)
-    return head.startswith(PICTURE_SIGNATURES) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+    head = first_bytes(opened)
+    if head.startswith(JPEG_SIGNATURE):
+        return not _is_motion_jpeg(opened)
+    if head[4:8] == b"ftyp":
+        return head[8:12] in (*AVIF_BRANDS, *HEIF_BRANDS)
+    return head.startswith(PICTURE_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _is_motion_jpeg(opened: Path | bytes) -> bool:
+    """Whether FFmpeg takes JPEG data for a film, and not for one of its picture formats."""
+    if not is_working("pyav"):
+        return False
+    with contextlib.suppress(ValueError, import_av().error.FFmpegError):
+        container, _ = open_container(opened)
+        with container:
+            return container.format.name == "mjpeg"
+    return False
 
 
 @functools.cache

@@ -5,6 +5,9 @@ from .compat_pvc import check_transformers_version  # noqa: F401  (an old transf
 
 
 # isort: split
+import dataclasses
+import math
+import numbers
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,11 +30,15 @@ from .pictures_pvc import (
     check_resample_backend,
     common_size,
     load_image,
+    pixel_scale,
     resize_pixels,
     run_parallel,
+    to_array,
+    to_eight_bits,
     to_uint8_pixels,
 )
 from .video_backends_pvc import open_video
+from .video_reader_pvc import has_variable_rate, nearest
 
 
 def sample_frame_indices(
@@ -44,11 +51,10 @@ def sample_frame_indices(
     """The middle frame of each of `num_frames` equal segments (OpenGVLab's `get_index`).
 
     `start` and `end` are seconds and need `fps`, the video's frames per second. When the range holds no more frames
-    than asked for, each is taken once. Raises `ValueError` for an empty range, a range without `fps`, and fewer than
-    one frame.
+    than asked for, each is taken once. Raises `ValueError` for an empty range, a range without `fps`, fewer than one
+    frame, and what is no number.
     """
-    if num_frames < 1:
-        raise ValueError(f"num_frames={num_frames}: at least 1 is needed.")
+    _check_numbers(num_frames=num_frames, start=start, end=end)
     first, last = 0, total_frames - 1
     if start is not None or end is not None:
         if not fps:
@@ -68,13 +74,38 @@ def sample_frame_indices(
     return [int(first + segment / 2 + np.round(segment * i)) for i in range(num_frames)]
 
 
+def _check_numbers(**options: Any) -> None:
+    """Raises `ValueError` for a sampling option that is neither None nor a number that makes sense."""
+    for name, value in options.items():
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+            raise ValueError(f"{name}={value!r} is no number.")
+        if name in ("num_frames", "max_frames") and (value < 1 or value != int(value)):
+            raise ValueError(f"{name}={value}: a whole number of at least 1 is needed.")
+        if name == "fps" and value <= 0:
+            raise ValueError(f"fps={value}: more than 0 is needed.")
+        if name in ("start", "end") and value < 0:
+            raise ValueError(f"{name}={value}: seconds from the beginning are needed, 0 or more.")
+
+
 @dataclass
 class Clip:
-    """The frames chosen from one video, not decoded yet: those of `indices` in a reader, an array or a list."""
+    """The frames chosen from one video, not decoded yet: those of `indices` in a reader, an array or a list.
+
+    `metadata` are the source's; `source_indices` say which of the source's frames these are, where frames were handed
+    over with their source's metadata. `rate` is the frames' own, per second; `scale` takes pixels of arrays to a range
+    of 0 to 255.
+    """
 
     frames: Any
     indices: list[int]
     metadata: VideoMetadata
+    name: str
+    rate: float | None
+    times: list[float] | None = None
+    source_indices: list[int] | None = None
+    scale: float = 1.0
     data_format: str | None = None
 
     def read(self, transform: Callable[[np.ndarray], np.ndarray], show_progress: bool) -> list[np.ndarray]:
@@ -86,17 +117,34 @@ class Clip:
         self.metadata.height, self.metadata.width = self.frames.height, self.frames.width
         return pixels
 
-    def nominal_time(self, seconds: float | None) -> float | None:
-        """Where a time would be if all frames lasted equally long, as the sampling formula supposes."""
-        if seconds is None or not getattr(self.frames, "has_variable_rate", False):
-            return seconds
-        return self.frames.index_at(seconds) / self.frames.fps
+    def nominal_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Sampling options for the formula, which supposes that all frames last equally long.
+
+        Where they do not, `start` and `end` become the times that their frames would have, and `fps` a number of
+        frames. Raises `ValueError` for a range outside the video.
+        """
+        if not has_variable_rate(self.times, self.rate):
+            return options
+        start, end, fps = options["start"], options["end"], options["fps"]
+        _check_numbers(start=start, end=end, fps=fps)
+        last = self.times[-1] - self.times[0]
+        duration = last + (last / (len(self.times) - 1))
+        if (start or 0) > duration or (end is not None and end < (start or 0)):
+            raise ValueError(f"start={start} to end={end} seconds selects no frame: the video lasts {duration:.2f} s.")
+        nominal = {name: self._nominal_time(options[name]) for name in ("start", "end")}
+        if fps is not None:
+            seconds = min(duration if end is None else end, duration) - (start or 0)
+            nominal.update(fps=None, num_frames=max(1, int(seconds * fps)))
+        return {**options, **nominal}
+
+    def _nominal_time(self, seconds: float | None) -> float | None:
+        return None if seconds is None else nearest(self.times, self.times[0] + seconds) / self.rate
 
     def _pixels(self, index: int) -> np.ndarray:
         frame = self.frames[index]
-        return to_uint8_pixels(
-            load_image(frame) if isinstance(self.frames, list) else np.asarray(frame), self.data_format
-        )
+        if isinstance(self.frames, list) and not hasattr(frame, "ndim"):
+            return to_uint8_pixels(load_image(frame))
+        return to_uint8_pixels(to_eight_bits(to_array(frame), self.scale), self.data_format)
 
 
 class PVCVideoProcessorKwargs(VideosKwargs, total=False):
@@ -203,15 +251,20 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
         if own.get("num_frames") is not None or own.get("fps") is not None:
             own = {**own, **self._sampling_rate(own)}
         options = {**options, **own}
-        if own.keys() - {"max_frames"} or (sampled and not isinstance(video.source, list)):
-            for name in ("start", "end"):
-                options[name] = clip.nominal_time(options[name])
-            clip.indices = self.sample_frames(clip.metadata, **options).tolist()
-        else:
-            total = len(clip.indices)
-            limit = total if options["max_frames"] is None else options["max_frames"]
-            clip.indices = sample_frame_indices(total, None, limit)
-        clip.metadata.frames_indices = clip.indices
+        try:
+            if own.keys() - {"max_frames"} or (sampled and not isinstance(video.source, list)):
+                frames = VideoMetadata(total_num_frames=len(clip.indices), fps=clip.rate)
+                clip.indices = self.sample_frames(frames, **clip.nominal_options(options)).tolist()
+            else:
+                total = len(clip.indices)
+                limit = total if options["max_frames"] is None else options["max_frames"]
+                clip.indices = sample_frame_indices(total, None, limit)
+        except ValueError as error:
+            raise ValueError(f"Cannot sample {clip.name}: {error}") from error
+        taken = clip.indices
+        if clip.source_indices is not None:
+            taken = [clip.source_indices[i] for i in taken]
+        clip.metadata.frames_indices = taken
         return clip
 
     def _sampling_rate(self, kwargs: dict) -> dict[str, float | int | None]:
@@ -234,6 +287,7 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
         **kwargs,
     ) -> np.ndarray:
         """Indices of the frames to take from a video of that metadata; see `preprocess` for the options."""
+        _check_numbers(num_frames=num_frames, fps=fps, max_frames=max_frames, start=start, end=end)
         if num_frames is None and fps is None:
             num_frames = self.num_frames
         if num_frames is None:
@@ -298,19 +352,39 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
 def _open(video: VideoSource, given: VideoMetadata | None, backend: str) -> Clip:
     """A clip of all frames of a video."""
     if not video.is_file:
-        metadata = given or VideoMetadata(total_num_frames=len(video.source))
-        frames = video.source
-    else:
-        frames = video.reader = video.reader or open_video(video.source, backend)
-        metadata = VideoMetadata(
-            total_num_frames=frames.num_frames,
-            fps=frames.fps,
-            duration=frames.num_frames / frames.fps if frames.fps else None,
-            video_backend=frames.backend,
-        )
-    if metadata.total_num_frames == 0:
+        return _open_frames(video.source, given)
+    reader = video.reader = video.reader or open_video(video.source, backend)
+    metadata = VideoMetadata(
+        total_num_frames=reader.num_frames,
+        fps=reader.fps,
+        duration=reader.num_frames / reader.fps if reader.fps else None,
+        video_backend=reader.backend,
+    )
+    return Clip(reader, list(range(reader.num_frames)), metadata, reader.name, reader.fps, reader.times)
+
+
+def _open_frames(frames: Any, given: VideoMetadata | None) -> Clip:
+    """A clip of frames that were handed over. How many there are is counted; metadata may say which and how fast."""
+    total = len(frames)
+    if total == 0:
         raise ValueError("A video without frames was passed.")
-    return Clip(frames, list(range(metadata.total_num_frames)), metadata)
+    if isinstance(frames, list):
+        arrays = [to_array(frame) for frame in frames if hasattr(frame, "ndim")]
+    else:
+        frames = to_array(frames)
+        arrays = [frames]
+    metadata = VideoMetadata(total_num_frames=total) if given is None else dataclasses.replace(given)
+    clip = Clip(frames, list(range(total)), metadata, "the frames of a video", metadata.fps, scale=pixel_scale(arrays))
+    if metadata.total_num_frames == total:
+        return clip
+    if metadata.frames_indices is None or len(metadata.frames_indices) != total:
+        metadata.total_num_frames = total
+        return clip
+    clip.source_indices = [int(i) for i in metadata.frames_indices]
+    if metadata.fps:
+        clip.times = [i / metadata.fps for i in clip.source_indices]
+        clip.rate = metadata.fps * total / metadata.total_num_frames
+    return clip
 
 
 __all__ = ["PVCVideoProcessor"]

@@ -1,10 +1,10 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Frames of a video file by their index: the interface of every reader, and the default one, PyAV's.
+"""Frames of a video file by their index: what every reader of them is, what a file says of its frames before they are
+decoded, and decoded frames as upright RGB.
 
-PyAV's is frame-accurate. The packets are listed first, which gives the number of frames and their timestamps whatever
-the header says. Then only what leads to the wanted frames is decoded, from the last key packet before each, on as many
-decoders as there are threads. Frames are matched by timestamp. Files without usable timestamps are decoded from the
-start and counted.
+The packets are listed first, which gives the number of frames and their timestamps whatever the header says. What an
+index may be wrong about is read from the packets' own data: where decoding can begin, which packets are never shown,
+which are half a frame. Where timestamps do not tell frames apart, only decoding from the start does.
 """
 
 import bisect
@@ -12,9 +12,9 @@ import contextlib
 import importlib
 import io
 import itertools
-import queue
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,14 @@ def nearest(times: list[float], seconds: float) -> int:
     if right == len(times):
         return right - 1
     return right if times[right] - seconds < seconds - times[right - 1] else right - 1
+
+
+def has_variable_rate(times: list[float] | None, fps: float | None) -> bool:
+    """Whether some frame is shown more than half a frame away from where an even rate would put it."""
+    if not times or not fps:
+        return False
+    even = times[0] + np.arange(len(times)) / fps
+    return bool(np.abs(np.asarray(times) - even).max() > 0.5 / fps)
 
 
 class VideoReader:
@@ -59,11 +67,8 @@ class VideoReader:
 
     @property
     def has_variable_rate(self) -> bool:
-        """Whether some frame is shown more than half a frame away from where an even rate would put it."""
-        if not self.times or not self.fps:
-            return False
-        even = self.times[0] + np.arange(self.num_frames) / self.fps
-        return bool(np.abs(np.asarray(self.times) - even).max() > 0.5 / self.fps)
+        """Whether frames do not follow one another evenly."""
+        return has_variable_rate(self.times, self.fps)
 
     def index_at(self, seconds: float) -> int:
         """The frame shown nearest to that time, counted from the first frame."""
@@ -124,7 +129,21 @@ EXACT_COUNT_FORMATS = ("mov", "mp4")
 TOLERATED_LOSS = 0.02
 # Formats whose duration is written in the header rather than found at the end of the data.
 HEADER_DURATION_FORMATS = ("matroska,webm", "flv", "asf")
+# Formats that know only the order of decoding. FFmpeg derives times of presentation, wrongly for these codecs.
+DECODING_ORDER_FORMATS = ("avi", "asf")
+GUESSED_CODECS = ("h264", "hevc")
+PALETTE = "pal8"  # it may come with the first packet only, which a seek leaves out
+# Codecs in which nothing outlasts a key frame and whose decoders say so truthfully, beside those of key frames only.
+# Others are decoded from the start: Dirac's decoder calls a frame a key that it gets wrong.
+SEEKABLE_CODECS = (
+    *("h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d", "libaom-av1", "theora", "vp6", "vp6f"),
+    *("mpeg1video", "mpeg2video", "mpeg4", "h263", "flv", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2"),
+    *("wmv3", "vc1", "rv10", "rv20", "rv30", "rv40"),
+)
+MOST_REPEATS = 100  # of a frame on average; more are a damaged index
 SEGMENT_ID = bytes.fromhex("18538067")  # of the element that holds all data of a Matroska or WebM file (RFC 9559)
+ATTACHED_PICTURE = 0x400  # FFmpeg's disposition of a stream
+DEFAULT_STREAM, DEFAULT_WORTH = 0x1, 5_000_000  # its disposition, and how many pixels that outweighs for FFmpeg
 
 
 def import_av():
@@ -140,83 +159,184 @@ def pyav_version() -> int:
 
 
 def open_container(opened: Path | bytes):
-    """(container, video stream) of a file or its bytes. Cover pictures are no video. Raises `ValueError` without."""
+    """(container, video stream) of a file or its bytes: the stream that ffmpeg's command takes, the largest.
+
+    Cover pictures are no video. Raises `ValueError` without a video.
+    """
     # PyAV 19 drops the option, and ignores titles that are not UTF-8 without being asked
     options = {"metadata_errors": "ignore"} if pyav_version() < 19 else {}
     # a playlist must not make the reader open other files, let alone wait for a server
     options["options"] = {"protocol_whitelist": "file"}
     container = import_av().open(io.BytesIO(opened) if isinstance(opened, bytes) else str(opened), **options)
-    for stream in container.streams.video:
-        if stream.codec_context is not None and "attached_pic" not in str(stream.disposition).lower():
-            return container, stream
+    known = [stream for stream in container.streams.video if stream.codec_context is not None]
+    videos = [stream for stream in known if not stream.disposition.value & ATTACHED_PICTURE]
+    if videos:
+        return container, max(videos, key=_worth)
     container.close()
+    if known:
+        raise ValueError("it has no video, only a cover picture")
     raise ValueError("it has no video stream, or none that FFmpeg knows")
 
 
-def first_frame(opened: Path | bytes):
-    """The first frame that can be decoded."""
+def _worth(stream) -> int:
+    is_default = bool(stream.disposition.value & DEFAULT_STREAM)
+    return stream.codec_context.width * stream.codec_context.height + DEFAULT_WORTH * is_default
+
+
+def packets_of(container, stream) -> Iterator:
+    """The packets of a stream, and at last an empty one, which makes a decoder give what it holds back.
+
+    Empty ones before it stand for frames that are as the one before; a decoder would take them for the end.
+    """
+    return (packet for packet in container.demux(stream) if packet.size or packet.dts is None)
+
+
+def decode_all(opened: Path | bytes, num_threads: int = 1) -> Iterator:
+    """All frames from the start, in order of presentation. What cannot be decoded before the first is passed over."""
     container, stream = open_container(opened)
     with container:
-        return next(container.decode(stream))
+        stream.codec_context.thread_count = num_threads
+        stream.codec_context.thread_type = "AUTO"
+        has_begun = False
+        for packet in packets_of(container, stream):
+            with contextlib.nullcontext() if has_begun else contextlib.suppress(import_av().error.FFmpegError):
+                frames = packet.decode()
+                has_begun = has_begun or bool(frames)
+                yield from frames
 
 
 class PacketIndex:
-    """The packets of a video's stream, without their data.
+    """What the packets of a video's stream say about its frames, without decoding them.
 
     Args:
         opened, name: what `open_source` returns.
 
     Attributes:
-        num_frames (`int`): frames to be shown, or None if only decoding tells.
+        num_frames (`int`): frames to be shown, or None if only decoding tells (see `arrange`).
         times (`list[float]`): seconds at which frame i is shown, rising; None if the file does not say.
-        pts (`list[int]`): the same in units of the stream; None if the file does not say.
+        pts (`list[int]`): times of the frames that are stored, rising, in units of the stream; None as above.
+        stored (`Sequence[int]`): which stored frame is shown as frame i: a dropped frame repeats the one before it.
+        is_timed (`bool`): the frames that a decoder returns are told by these `pts`.
         keys (`list[tuple[int, int]]`): (number in decoding order, pts) of the packets where decoding can begin.
         fps (`float`): average frames per second, 0 if unknown.
         codec, pixel_format, container_format (`str`): FFmpeg's names.
         has_open_groups (`bool`): some frames are shown before the key packet that precedes them in the file.
         has_hidden_frames (`bool`): an edit list leaves frames out.
+        has_fields (`bool`): some frames are stored as two packets.
+        can_seek (`bool`): a decoder that begins at a true key packet gives what it would give from the start.
+        has_several_streams (`bool`): there is a choice of video streams, cover pictures included.
+        has_sure_keys (`bool`): decoding can begin at every packet that is marked as a key.
 
     Raises:
         ValueError: no video stream, no frame, or a file shorter than its header says.
     """
 
     def __init__(self, opened: Path | bytes, name: str):
+        self._opened = opened
         container, stream = open_container(opened)
         with container:
             context = stream.codec_context
             self.codec, self.container_format = context.name, container.format.name
-            entries = [
-                (packet.pts, packet.is_keyframe, packet.is_discard)
-                for packet in container.demux(stream)
-                if packet.size > 0 and not (self.codec.startswith("vp8") and _is_invisible(packet))
-            ]
-            if not entries:
-                raise ValueError("it holds no frame")
+            listed, entries = self._list(container, stream)
             self.pixel_format = context.pix_fmt
-            self._check_complete(len(entries), stream.frames)
-            shown = [pts for pts, _, is_discard in entries if not is_discard]
-            self.keys = [(i, pts) for i, (pts, is_key, _) in enumerate(entries) if is_key]
+            self.can_seek = self.pixel_format != PALETTE and (
+                self.codec in SEEKABLE_CODECS or context.codec.intra_only
+            )
+            self.has_several_streams = len(container.streams.video) > 1
+            self._time_base = stream.time_base
+            self._check_complete(listed, stream.frames)
+            self.keys = [(i, pts) for i, (pts, is_key, *_) in enumerate(entries) if is_key]
             by_pts = sorted((pts, number) for number, (_, pts) in enumerate(self.keys) if pts is not None)
             self._key_pts = [pts for pts, _ in by_pts]
             self._last_keys = list(itertools.accumulate((number for _, number in by_pts), max))
+            shown = [pts for pts, _, is_discard, _ in entries if not is_discard]
             self.has_hidden_frames = len(shown) < len(entries)
-            usable = bool(shown) and all(pts is not None for pts, _, _ in entries)
-            usable = usable and len(set(shown)) == len(shown) and entries[0][1] and not self._counts_only()
-            self.pts = sorted(shown) if usable else None
-            self.times = [float(pts * stream.time_base) for pts in self.pts] if usable else None
-            self.num_frames = len(shown) if usable else None
-            self.has_open_groups = usable and _has_open_groups(entries)
-            self.fps = self._frame_rate(float(stream.average_rate or stream.guessed_rate or 0))
+            self.pts = _rising(shown) if all(pts is not None for pts, *_ in entries) else None
+            self._chunks = _rising([dts for *_, dts in entries]) if self.container_format == "avi" else None
+            self.is_timed = self.pts is not None and entries[0][1] and not self._is_in_decoding_order(entries, context)
+            self.has_open_groups = self.is_timed and _has_open_groups(entries)
+            if self.is_timed:
+                self._drop_undecodable_beginning(entries[0][0])
+            self._declared_rate = float(stream.average_rate or stream.guessed_rate or 0)
+            self.arrange(len(self.pts) if self.is_timed else None)
             declared = (container.duration or 0) / 1_000_000
         if self.container_format == "matroska,webm":
-            self._check_size(opened, len(entries))
-        if self.container_format in HEADER_DURATION_FORMATS and usable and self.times[-1] < 0.9 * declared:
-            self._check_duration(opened, declared)
+            self._check_size(listed)
+        if self.container_format in HEADER_DURATION_FORMATS and self.times and self.times[-1] < 0.9 * declared:
+            self._check_duration(declared)
+
+    def arrange(self, count: int | None) -> None:
+        """Lays out the `count` frames that decoding gives; None if that is unknown."""
+        self.num_frames, self.times, self.stored = count, None, range(count or 0)
+        shown = self._chunks or self.pts
+        if count and shown is not None and len(shown) == count:
+            if self._chunks:
+                shown = self._repeat_before_dropped()
+            self.num_frames = len(self.stored)
+            self.times = [float(pts * self._time_base) for pts in shown]
+        self.fps = self._frame_rate(self._declared_rate)
+
+    def _repeat_before_dropped(self) -> Sequence[int]:
+        """Lets frames of an AVI file stand in for those dropped after them; returns the times of all.
+
+        AVI has no times but the numbers of its chunks, one for each frame. A missing one was empty: dropped.
+        """
+        lasting = [after - before for before, after in itertools.pairwise(self._chunks)]
+        step = math.gcd(*lasting) or 1
+        if sum(lasting) > MOST_REPEATS * step * len(self._chunks):
+            return self._chunks
+        self.stored = [i for i, time in enumerate([*lasting, step]) for _ in range(time // step)]
+        return range(self._chunks[0], self._chunks[-1] + 1, step)
 
     def last_key_before(self, pts: int) -> int:
         """The number, in `keys`, of the last key packet that is shown at `pts` or before; 0 if there is none."""
         before = bisect.bisect_right(self._key_pts, pts)
         return self._last_keys[before - 1] if before else 0
+
+    def _list(self, container, stream) -> tuple[int, list[tuple]]:
+        """How many packets there are, dropped ones counted; (pts, is key, is hidden, dts) of those with a frame."""
+        stated = PacketData(self.codec, stream.codec_context.extradata or b"")
+        self.has_fields = False
+        self.has_sure_keys = stated.tells_keys or stream.codec_context.codec.intra_only
+        entries, packets = [], 0
+        for packet in packets_of(container, stream):
+            if packet.size == 0:
+                break
+            packets += 1
+            if stated.is_second_field(packet):
+                self.has_fields = True
+            elif stated.is_shown(packet):
+                is_key = packet.is_keyframe and stated.begins(packet)
+                self.has_sure_keys &= is_key or not packet.is_keyframe
+                # the first is where everybody has to begin
+                is_key = is_key or (packet.is_keyframe and not entries)
+                entries.append((packet.pts, is_key, packet.is_discard, packet.dts))
+        if not entries:
+            raise ValueError("it holds no frame")
+        first, last = entries[0][3], entries[-1][3]
+        if self.container_format == "avi" and first is not None and last is not None:
+            packets = max(packets, last - first + 1)
+        return packets, entries
+
+    def _is_in_decoding_order(self, entries: list[tuple], context) -> bool:
+        """Whether the times are those of decoding, which is another order than that of presentation."""
+        if all(is_key for _, is_key, *_ in entries):
+            return False
+        if self.container_format in DECODING_ORDER_FORMATS and self.codec in GUESSED_CODECS:
+            return True
+        # frames that are reordered, and times that are not
+        return bool(context.has_b_frames) and all(a[0] < b[0] for a, b in itertools.pairwise(entries))
+
+    def _drop_undecodable_beginning(self, key_pts: int) -> None:
+        """Leaves out the frames at the beginning of a cut file that refer to what was cut off."""
+        if self.pts[0] >= key_pts and (self.has_sure_keys or self.codec not in GUESSED_CODECS):
+            return
+        seen = set()
+        for frame in decode_all(self._opened):
+            seen.add(frame.pts)
+            if frame.pts is not None and frame.pts >= key_pts:
+                self.pts = [pts for pts in self.pts if pts >= frame.pts or pts in seen]
+                return
 
     def _check_complete(self, listed: int, declared: int) -> None:
         exact = any(name in self.container_format.split(",") for name in EXACT_COUNT_FORMATS)
@@ -225,21 +345,17 @@ class PacketIndex:
                 f"it is truncated: its header says {declared} frames, its data ends after frame {listed - 1}"
             )
 
-    def _counts_only(self) -> bool:
-        # AVI numbers packets in decoding order, and these codecs reorder
-        return self.container_format == "avi" and self.codec in ("h264", "hevc")
-
-    def _check_size(self, opened: Path | bytes, listed: int) -> None:
-        declared, size = _segment_end(opened), len(opened) if isinstance(opened, bytes) else opened.stat().st_size
+    def _check_size(self, listed: int) -> None:
+        declared, size = _segment_end(self._opened), _size(self._opened)
         if size < declared:
             raise ValueError(
                 f"it is truncated: its header says {declared} bytes, there are {size}, which end after frame "
                 f"{listed - 1}"
             )
 
-    def _check_duration(self, opened: Path | bytes, declared: float) -> None:
+    def _check_duration(self, declared: float) -> None:
         """The picture may end before the sound does; the file may not."""
-        container, _ = open_container(opened)
+        container, _ = open_container(self._opened)
         with container:
             last = max(
                 float((packet.pts + (packet.duration or 0)) * packet.time_base)
@@ -258,6 +374,10 @@ class PacketIndex:
             return declared
         measured = (len(self.times) - 1) / (self.times[-1] - self.times[0])
         return declared if abs(declared - measured) <= 0.02 * measured else measured
+
+
+def _size(opened: Path | bytes) -> int:
+    return len(opened) if isinstance(opened, bytes) else opened.stat().st_size
 
 
 def _segment_end(opened: Path | bytes) -> int:
@@ -282,14 +402,16 @@ def _sized(data: bytes, at: int) -> tuple[int, int, bool]:
     return at + length, size, size == ones
 
 
-def _is_invisible(packet) -> bool:
-    """Whether a VP8 packet is an alternate reference frame, which is never shown (RFC 6386, section 9.1)."""
-    return not bytes(packet)[0] >> 4 & 1
+def _rising(times: list[int | None]) -> list[int] | None:
+    """Times in their order; None where some are unknown, or equal."""
+    if not times or None in times or len(set(times)) < len(times):
+        return None
+    return sorted(times)
 
 
-def _has_open_groups(entries: list[tuple[int, bool, bool]]) -> bool:
+def _has_open_groups(entries: list[tuple]) -> bool:
     key_pts = entries[0][0]
-    for pts, is_key, _ in entries:
+    for pts, is_key, *_ in entries:
         if is_key:
             key_pts = pts
         elif pts < key_pts:
@@ -297,182 +419,240 @@ def _has_open_groups(entries: list[tuple[int, bool, bool]]) -> bool:
     return False
 
 
-# Codecs whose decoder honours per-packet skipping of frames that no other frame refers to. AV1's goes wrong.
-SKIPPABLE_CODECS = ("h264", "hevc", "mpeg2video", "mpeg4")
-# Codecs where a key packet may be a point of gradual recovery, from which decoding does not begin clean.
-RECOVERING_CODECS = ("h264", "hevc")
-INTRA = 1  # FFmpeg's picture type
+class PacketData:
+    """What the data of a stream's packets say, read where FFmpeg's index may be wrong or does not tell.
+
+    Args:
+        codec, extradata: FFmpeg's name, and the codec's headers outside the packets.
+    """
+
+    def __init__(self, codec: str, extradata: bytes):
+        codec = codec.removeprefix("libvpx-")
+        self._length_size = 0  # of what stands before each NAL unit; 0 where start codes part them
+        if extradata[:1] == b"\1" and codec in ("h264", "hevc"):
+            self._length_size = (extradata[4 if codec == "h264" else 21] & 3) + 1
+        self._begins = PACKET_BEGINS.get(codec)
+        self.tells_keys = codec in PACKET_BEGINS or codec in STRICT_CODECS
+        self._is_shown = PACKET_IS_SHOWN.get(codec)
+        self._field_header = _field_header(extradata, self._length_size) if codec == "h264" else None
+        self._first_field: tuple[str, str] | None = None
+
+    def begins(self, packet) -> bool:
+        """Whether decoding can begin at a packet that is marked as a key; True where only decoding tells."""
+        return self._begins is None or self._begins(bytes(packet), self._length_size)
+
+    def is_shown(self, packet) -> bool:
+        """Whether a packet is a frame to be shown, and not only to be referred to."""
+        return self._is_shown is None or self._is_shown(bytes(packet))
+
+    def is_second_field(self, packet) -> bool:
+        """Whether a packet completes the frame that the packet before it has begun."""
+        if self._field_header is None:
+            return False
+        units = [unit for unit in nal_units(bytes(packet), self._length_size) if unit[:1] and unit[0] & 31 in (1, 5)]
+        headers = {self._field_header(unit) for unit in (units[:1] + units[-1:])}
+        before, self._first_field = self._first_field, None
+        if len(headers) != 1 or None in headers:
+            return False  # a frame, or both fields in one packet
+        number, parity = headers.pop()
+        if before is not None and before[0] == number and before[1] != parity:
+            return True
+        self._first_field = number, parity
+        return False
 
 
-class PyAVReader(VideoReader):
-    """Reads a file, or its bytes, with PyAV. Raises `ValueError` for what is no video or not complete."""
-
-    backend = "pyav"
-
-    def __init__(self, opened: Path | bytes, name: str):
-        self._opened = opened
-        self._errors = (import_av().error.FFmpegError, ValueError, EOFError)
-        try:
-            self._index = PacketIndex(opened, name)
-            num_frames = self._index.num_frames or sum(1 for _ in self._decode_all(num_threads=0))
-        except self._errors as error:
-            raise ValueError(f"Cannot read the video {name}: {error}") from error
-        if num_frames == 0:
-            raise ValueError(f"Cannot read the video {name}: none of its frames can be decoded.")
-        super().__init__(name, num_frames, self._index.fps, self._index.times)
-
-    def _decode(self, wanted: set[int], keep: Callable[[int, np.ndarray], None], num_threads: int) -> None:
-        try:
-            if self._index.pts is None:
-                self._decode_counted(wanted, keep, num_threads)
-                return
-            missing = self._decode_groups(wanted, keep, num_threads)
-            if missing:
-                # damaged, or a key packet that did not lead to them: everything before them may help
-                self._decode_sequentially(missing, keep, num_threads)
-        except self._errors as error:
-            raise DamagedVideoError(error) from error
-
-    def _decode_groups(self, wanted: set[int], keep: Callable, num_threads: int) -> set[int]:
-        """Decodes from the key packets that lead to the wanted frames; returns those that did not come out."""
-        index_of = {self._index.pts[i]: i for i in wanted}
-        groups: dict[int, set[int]] = {}  # number in `keys` -> pts of frames to decode from there
-        for pts in index_of:
-            groups.setdefault(self._index.last_key_before(pts), set()).add(pts)
-        waiting: queue.SimpleQueue = queue.SimpleQueue()
-        for start in sorted(groups):
-            waiting.put(start)
-        num_decoders = max(1, min(num_threads, len(groups)))
-        found: set[int] = set()
-
-        def work(_) -> None:
-            with _Decoder(self._opened, self._index, num_threads // num_decoders) as decoder:
-                while (start := _next(waiting)) is not None:
-                    with contextlib.suppress(*self._errors):  # what is missing tells
-                        for frame in decoder.group(start, groups[start]):
-                            keep(index_of[frame.pts], to_rgb_array(frame))
-                            found.add(index_of[frame.pts])
-
-        if num_decoders == 1:
-            work(0)
-        else:
-            with ThreadPoolExecutor(num_decoders) as pool:
-                list(pool.map(work, range(num_decoders)))
-        return wanted - found
-
-    def _decode_sequentially(self, wanted: set[int], keep: Callable, num_threads: int) -> None:
-        index_of = {self._index.pts[i]: i for i in wanted}
-        for frame in self._decode_all(num_threads):
-            if frame.pts in index_of and not frame.is_corrupt:
-                keep(index_of.pop(frame.pts), to_rgb_array(frame))
-                if not index_of:
-                    break
-
-    def _decode_counted(self, wanted: set[int], keep: Callable, num_threads: int) -> None:
-        last = max(wanted)
-        for index, frame in enumerate(self._decode_all(num_threads)):
-            if index in wanted:
-                keep(index, to_rgb_array(frame))
-            if index >= last:
-                break
-
-    def _decode_all(self, num_threads: int) -> Iterator:
-        container, stream = open_container(self._opened)
-        with container:
-            stream.codec_context.thread_count = num_threads
-            stream.codec_context.thread_type = "AUTO"
-            yield from container.decode(stream)
+def nal_units(data: bytes, length_size: int) -> Iterator[bytes]:
+    """The beginning of each NAL unit of an H.264 or H.265 packet, without emulation prevention."""
+    at = 0
+    if not length_size:
+        for code in re.finditer(b"\0\0\1", data):
+            yield data[code.end() : code.end() + UNIT_BYTES].replace(b"\0\0\3", b"\0\0")
+    while length_size and at + length_size < len(data):
+        size = int.from_bytes(data[at : at + length_size])
+        at += length_size
+        yield data[at : at + min(size, UNIT_BYTES)].replace(b"\0\0\3", b"\0\0")
+        at += size
 
 
-class _Decoder:
-    """One open file, from which groups of pictures are decoded."""
-
-    def __init__(self, opened: Path | bytes, index: PacketIndex, num_threads: int):
-        self._opened = opened
-        self._index = index
-        self._num_threads = num_threads
-        self._key_numbers = {pts: number for number, (_, pts) in enumerate(index.keys)}
-
-    def __enter__(self):
-        self._open()
-        return self
-
-    def __exit__(self, *exception):
-        self._container.close()
-
-    def _open(self) -> None:
-        self._container, self._stream = open_container(self._opened)
-        self._context = self._stream.codec_context
-        self._context.thread_count = self._num_threads
-        self._context.thread_type = "AUTO"
-
-    def group(self, start: int, pending: set[int]) -> Iterator:
-        """The frames with those pts, decoded from key packet number `start` on. Damaged ones are left out."""
-        pending, key_pts = set(pending), self._index.keys[start][1]
-        skippable = self._index.codec in SKIPPABLE_CODECS
-        clean = self._index.codec not in RECOVERING_CODECS
-        try:
-            for packet in self._packets_from(start):
-                if skippable:
-                    self._context.skip_frame = "DEFAULT" if packet.pts in pending else "NONREF"
-                for frame in self._context.decode(packet if packet.size else None):
-                    clean = clean or (frame.pts == key_pts and frame.pict_type == INTRA)
-                    if frame.pts in pending and not clean:
-                        return
-                    if frame.pts in pending and not frame.is_corrupt:
-                        pending.discard(frame.pts)
-                        yield frame
-                if not pending:
-                    return
-        finally:
-            self._context.flush_buffers()
-
-    def _packets_from(self, start: int) -> Iterator:
-        """Packets from a key packet on. Where seeking does not lead to it, from further back, then from the start."""
-        for target in (start, start - 1):
-            if target >= 0:
-                self._container.seek(self._index.keys[target][1], stream=self._stream)
-                packets = self._container.demux(self._stream)
-                first = self._skip_to(start, packets)
-                if first is not None:
-                    yield first
-                    yield from packets
-                    return
-        self._container.close()
-        self._open()
-        packets = self._container.demux(self._stream)
-        first = self._skip_to(start, packets)
-        if first is None:
-            raise ValueError("the file changed while it was read")
-        yield first
-        yield from packets
-
-    def _skip_to(self, start: int, packets: Iterator):
-        """The key packet number `start`, or None if the packets begin behind it."""
-        for packet in packets:
-            number = self._key_numbers.get(packet.pts) if packet.is_keyframe else None
-            if number == start:
-                return packet
-            if packet.size == 0 or (number is not None and number > start):
-                return None
-        return None
+UNIT_BYTES = 512  # enough for the messages before a picture, and for every header
 
 
-def _next(waiting: queue.SimpleQueue):
+def _h264_begins(data: bytes, length_size: int) -> bool:
+    """An instantaneous refresh, or a recovery point from which every frame is exact at once (H.264, D.2.8)."""
+    for unit in nal_units(data, length_size):
+        kind = unit[0] & 31 if unit else 0
+        if kind in (1, 5):
+            return kind == 5
+        if kind == 6 and _recovers_at_once(unit[1:]):
+            return True
+    return False
+
+
+def _recovers_at_once(messages: bytes) -> bool:
+    while len(messages) > 2 and messages[0] != 0x80:
+        kind, messages = _message_number(messages)
+        size, messages = _message_number(messages)
+        if kind == 6:
+            return messages[:1] >= b"\xc0"  # recovery_frame_cnt is 0, and exact_match_flag is set
+        messages = messages[size:]
+    return False
+
+
+def _message_number(data: bytes) -> tuple[int, bytes]:
+    more = len(data) - len(data.lstrip(b"\xff"))
+    return 255 * more + sum(data[more : more + 1]), data[more + 1 :]
+
+
+def _hevc_begins(data: bytes, length_size: int) -> bool:
+    """An intra random access picture (H.265, 7.4.2.2)."""
+    kinds = (unit[0] >> 1 & 63 for unit in nal_units(data, length_size) if unit)
+    return 16 <= next((kind for kind in kinds if kind < 32), 0) < 24
+
+
+def _mpeg4_begins(data: bytes, length_size: int) -> bool:
+    picture = data.find(b"\0\0\1\xb6")
+    return picture >= 0 and data[picture + 4 : picture + 5] < b"\x40"  # vop_coding_type is I
+
+
+def _vp9_flags(data: bytes) -> int:
+    """show_existing_frame, frame_type (0 for a key), show_frame and error_resilient_mode (VP9, 6.2)."""
+    return data[0] << 1 & 15 if data[0] & 0x30 == 0x30 else data[0] & 15
+
+
+def _vp9_is_shown(data: bytes) -> bool:
+    return bool(_vp9_flags(data) & 0b1010) or data[-1] >> 5 == 6  # or several frames, of which the last is shown
+
+
+# What tells a key packet by its data. Decoders say of their first frame whether it is one, but the index needs to know
+# before, and other backends do not ask.
+PACKET_BEGINS = {
+    "h264": _h264_begins,
+    "hevc": _hevc_begins,
+    "mpeg4": _mpeg4_begins,
+    "vp8": lambda data, _: not data[0] & 1,  # RFC 6386, section 9.1
+    "vp9": lambda data, _: not _vp9_flags(data) & 0b1100,
+}
+STRICT_CODECS = ("libdav1d", "av1", "libaom-av1")  # whose decoders begin at nothing else
+PACKET_IS_SHOWN = {"vp8": lambda data: bool(data[0] >> 4 & 1), "vp9": _vp9_is_shown}
+
+
+class _Bits:
+    """Reads numbers from the bits of H.264's headers."""
+
+    def __init__(self, data: bytes):
+        self._bits = "".join(f"{byte:08b}" for byte in data)
+        self._at = 0
+
+    def take(self, count: int) -> str:
+        self._at += count
+        return self._bits[self._at - count : self._at]
+
+    def number(self) -> int:
+        """An Exp-Golomb number (H.264, 9.1)."""
+        zeros = self._bits.index("1", self._at) - self._at
+        self._at += zeros
+        return int(self.take(zeros + 1), 2) - 1
+
+
+def _field_header(extradata: bytes, length_size: int) -> Callable[[bytes], tuple[str, str] | None] | None:
+    """A function that reads (frame_num, parity) of a field from its slice, None for a frame; None if all are frames.
+
+    Follows H.264's sequence parameter set (7.3.2.1.1) and slice header (7.3.3).
+    """
+    units = nal_units(extradata, 0) if not length_size else nal_units(extradata[6:], 2)
+    for unit in units:
+        if unit[:1] and unit[0] & 31 == 7:
+            with contextlib.suppress(ValueError):
+                skipped, number_bits, frames_only = _sequence_parameters(_Bits(unit[1:]))
+                if not frames_only:
+                    return lambda slice_: _read_field(_Bits(slice_[1:24]), skipped, number_bits)
+    return None
+
+
+def _sequence_parameters(bits: _Bits) -> tuple[int, int, bool]:
+    """Bits before frame_num in a slice, bits of frame_num, and frame_mbs_only_flag."""
+    profile, skipped = int(bits.take(8), 2), 0
+    bits.take(16)
+    bits.number()
+    if profile in (44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244):
+        chroma = bits.number()
+        skipped = 2 if chroma == 3 and bits.take(1) == "1" else 0
+        bits.number(), bits.number(), bits.take(1)
+        lists = range(12 if chroma == 3 else 8) if bits.take(1) == "1" else ()
+        for i in lists:
+            if bits.take(1) == "1":
+                _skip_scaling_list(bits, 16 if i < 6 else 64)
+    number_bits = bits.number() + 4
+    order = bits.number()
+    if order == 0:
+        bits.number()
+    elif order == 1:
+        bits.take(1)
+        bits.number(), bits.number()
+        for _ in range(bits.number()):
+            bits.number()
+    bits.number(), bits.take(1), bits.number(), bits.number()
+    return skipped, number_bits, bits.take(1) == "1"
+
+
+def _skip_scaling_list(bits: _Bits, size: int) -> None:
+    last = 8
+    for _ in range(size):
+        code = bits.number()
+        last = (last + (code + 1 >> 1) * (1 if code & 1 else -1)) % 256
+        if last == 0:
+            return
+
+
+def _read_field(bits: _Bits, skipped: int, number_bits: int) -> tuple[str, str] | None:
     try:
-        return waiting.get_nowait()
-    except queue.Empty:
-        return None
+        bits.number(), bits.number(), bits.number(), bits.take(skipped)
+    except ValueError:
+        return None  # damaged
+    number = bits.take(number_bits)
+    return (number, bits.take(1)) if bits.take(1) == "1" else None
+
+
+# FFmpeg's flags for the conversion to RGB. Its own default, which PyAV's is not, gives 8-bit pixels as ffmpeg's
+# command and every other decoder does. Deeper pixels lose 1 to 2 levels by it, since it drops bits on the way: theirs
+# is the accurate conversion (bicubic, accurate rounding, chroma interpolated in full).
+SCALER = 0x4
+DEEP_SCALER = 0x4 | 0x40000 | 0x2000
 
 
 def to_rgb_array(frame) -> np.ndarray:
-    """A decoded frame, turned as its rotation metadata says -> uint8[height, width, 3]"""
+    """A decoded frame, turned and mirrored as its display matrix says -> uint8[height, width, 3]"""
     source = _progressive(frame) if frame.interlaced_frame else frame
     # PyAV 17 starts a thread per processor for every frame, which costs more than a frame's conversion
     threads = {"threads": 1} if pyav_version() >= 17 else {}
-    # FFmpeg's own default filter, which PyAV's is not; it matters for pixels of more than 8 bits
-    pixels = source.to_ndarray(format="rgb24", interpolation="BICUBIC", **threads)
-    return np.ascontiguousarray(np.rot90(pixels, k=round(frame.rotation / 90) % 4))
+    depth = max(component.bits for component in frame.format.components)
+    pixels = source.to_ndarray(format="rgb24", interpolation=DEEP_SCALER if depth > 8 else SCALER, **threads)
+    return np.ascontiguousarray(_upright(pixels, *orientation(frame)))
+
+
+def orientation(frame) -> tuple[int, int, int, int]:
+    """(a, b, c, d) of -1, 0 and 1: a pixel's place is x' = a x + c y, y' = b x + d y (ISO/IEC 14496-12, 6.2.2).
+
+    (1, 0, 0, 1), as it is, for rotations that are more than a degree from a multiple of 90.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    straight = abs(b) <= ONE_DEGREE * abs(a) and abs(c) <= ONE_DEGREE * abs(d)
+    crossed = abs(a) <= ONE_DEGREE * abs(b) and abs(d) <= ONE_DEGREE * abs(c)
+    if straight and a and d:
+        return int(np.sign(a)), 0, 0, int(np.sign(d))
+    if crossed and b and c:
+        return 0, int(np.sign(b)), int(np.sign(c)), 0
+    return 1, 0, 0, 1
+
+
+ONE_DEGREE = 0.0175  # its tangent
+
+
+def _upright(pixels: np.ndarray, a: int, b: int, c: int, d: int) -> np.ndarray:
+    return pixels[::d, ::a] if a else pixels.swapaxes(0, 1)[::b, ::c]
 
 
 def _progressive(frame):
