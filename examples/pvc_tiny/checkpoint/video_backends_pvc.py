@@ -38,6 +38,7 @@ from .video_reader_pvc import (
     nearest,
     open_container,
     orientation,
+    packets_of,
     to_rgb_array,
 )
 
@@ -180,7 +181,7 @@ class _Decoder:
         for target in (start, start - 1):
             if target >= 0:
                 self._container.seek(self._index.keys[target][1], stream=self._stream)
-                packets = self._container.demux(self._stream)
+                packets = packets_of(self._container, self._stream)
                 first = self._skip_to(start, packets)
                 if first is not None:
                     yield first
@@ -188,7 +189,7 @@ class _Decoder:
                     return
         self._container.close()
         self._open()
-        packets = self._container.demux(self._stream)
+        packets = packets_of(self._container, self._stream)
         first = self._skip_to(start, packets)
         if first is None:
             raise ValueError("the file changed while it was read")

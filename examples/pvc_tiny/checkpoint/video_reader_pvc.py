@@ -183,6 +183,14 @@ def _worth(stream) -> int:
     return stream.codec_context.width * stream.codec_context.height + DEFAULT_WORTH * is_default
 
 
+def packets_of(container, stream) -> Iterator:
+    """The packets of a stream, and at last an empty one, which makes a decoder give what it holds back.
+
+    Empty ones before it stand for frames that are as the one before; a decoder would take them for the end.
+    """
+    return (packet for packet in container.demux(stream) if packet.size or packet.dts is None)
+
+
 def decode_all(opened: Path | bytes, num_threads: int = 1) -> Iterator:
     """All frames from the start, in order of presentation. What cannot be decoded before the first is passed over."""
     container, stream = open_container(opened)
@@ -190,7 +198,7 @@ def decode_all(opened: Path | bytes, num_threads: int = 1) -> Iterator:
         stream.codec_context.thread_count = num_threads
         stream.codec_context.thread_type = "AUTO"
         has_begun = False
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream):
             with contextlib.nullcontext() if has_begun else contextlib.suppress(import_av().error.FFmpegError):
                 frames = packet.decode()
                 has_begun = has_begun or bool(frames)
@@ -291,9 +299,9 @@ class PacketIndex:
         self.has_fields = False
         self.has_sure_keys = stated.tells_keys or stream.codec_context.codec.intra_only
         entries, packets = [], 0
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream):
             if packet.size == 0:
-                continue
+                break
             packets += 1
             if stated.is_second_field(packet):
                 self.has_fields = True
