@@ -28,6 +28,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+PHOTOMETRIC_TAG = 262  # of TIFF
 WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -93,21 +94,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(f"An image of {image.width} x {image.height} pixels was passed.")
     try:
         image.load()
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, AssertionError) as error:
         if getattr(image, "fp", None) is not None:
             raise
         name = getattr(image, "filename", None) or "an image"
         remedy = "call `load()` inside `with Image.open(...)`"
         raise ValueError(f"The file of {name} was closed before its pixels were read; {remedy}.") from error
     turn = TURNS.get(_orientation(image))
-    if turn is not None:
-        image = image.transpose(turn)
     profile = image.info.get("icc_profile")
     if image.mode in WIDE_MODES:
-        values = np.asarray(image)
-        # a file of 16 bits has their range even where it is dark
-        scale = 1 / 257 if image.mode.startswith("I;16") else pixel_scale([values])
-        image = Image.fromarray(to_eight_bits(values, scale))
+        image = Image.fromarray(_wide_to_eight_bits(image))
+    elif image.format == "XBM":
+        image = image.point(lambda level: 255 - level)  # a set bit is black there, which Pillow leaves white
     elif image.mode in ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -115,7 +113,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGB")
     if profile and image.mode in ("RGB", "CMYK", "L"):
         image = _to_srgb(image, profile)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    return image if turn is None else image.transpose(turn)
+
+
+def _wide_to_eight_bits(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image)
+    # a file of 16 bits has their range even where it is dark
+    has_sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and 255 < values.max(initial=0) <= 65535)
+    pixels = to_eight_bits(values, 1 / 257 if has_sixteen_bits and values.min() >= 0 else pixel_scale([values]))
+    is_inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC_TAG) == 0  # white is zero; Pillow forgets
+    return 255 - pixels if is_inverted else pixels
 
 
 def _orientation(image: Image.Image) -> int:

@@ -75,6 +75,18 @@ def test_sources_of_an_image(processor, picture, kind):
     assert torch.equal(actual["input_ids"], expected["input_ids"])
 
 
+def test_openais_blocks(processor, picture, clip):
+    ours = [{"type": "video", "video": str(clip), "num_frames": 2}, {"type": "image", "image": str(picture)}, text()]
+    theirs = [
+        {"type": "video_url", "video_url": {"url": str(clip)}, "num_frames": 2},
+        {"type": "image_url", "image_url": {"url": str(picture)}},
+        text(),
+    ]
+    expected, actual = (encode(processor, user(*blocks)) for blocks in (ours, theirs))
+    for key in ("input_ids", "pixel_values", "pixel_values_videos"):
+        assert torch.equal(actual[key], expected[key])
+
+
 @pytest.mark.parametrize("kind", ["str", "Path", "file URL", "bytes", "bytes dict"])
 def test_sources_of_a_video(processor, clip, kind):
     expected = encode(processor, user({"type": "video", "video": str(clip)}, text()))
