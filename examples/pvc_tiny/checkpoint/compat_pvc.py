@@ -18,3 +18,7 @@ def check_transformers_version(version: str) -> None:
 
 
 check_transformers_version(transformers.__version__)
+
+# what `forward`, `generate` and their outputs call the text model's cache
+_release = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+CACHE_NAME = "cache" if _release >= (5, 24) else "past_key_values"
