@@ -2,7 +2,7 @@
 """A conversation about images and videos that keeps the text model's cache between turns."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -61,6 +61,10 @@ class PVCChat:
     @property
     def messages(self) -> list[dict[str, Any]]:
         return self._turns.messages
+
+    @messages.setter
+    def messages(self, messages: list[dict[str, Any]]) -> None:
+        self._turns = replace(self._turns, messages=list(messages))
 
     @property
     def _ids(self) -> torch.Tensor | None:

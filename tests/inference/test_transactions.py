@@ -55,7 +55,7 @@ def test_an_append_that_fails_changes_nothing(pvc, kind, start):
     frames = pictures(12)
     if start:
         stream.append(frames[:start])
-    trial = stream.fork()
+    trials = [stream.fork()]
     before = stream_contents(stream)
     stream.fork().append(frames[start : start + 3])
     complete = PVCStream(*pvc, max_context_tokens=100, policy="fading")
@@ -64,11 +64,11 @@ def test_an_append_that_fails_changes_nothing(pvc, kind, start):
             complete.append(part)
     complete = stream_contents(complete)
     failures = 0
-    for error in every_failure(lambda: trial.append(frames[start : start + 3]), kind, 25):
+    for error in every_failure(lambda: trials[-1].append(frames[start : start + 3]), kind, 25):
         failures += error is not None
         # a failure behind the last step finds the work done
-        assert same(stream_contents(trial), complete if trial.num_frames > start else before), error
-        trial = stream.fork()
+        assert same(stream_contents(trials[-1]), complete if trials[-1].num_frames > start else before), error
+        trials.append(stream.fork())
         assert same(stream_contents(stream), before), error
     assert failures >= 20
     stream.append(frames[start : start + 3])
@@ -95,18 +95,20 @@ def test_a_turn_that_fails_changes_nothing(pvc, kind):
         chat.ask("What?", videos=[pictures(4)], processor_kwargs={"do_sample_frames": False}, **ANSWER)
         return chat
 
-    chat, fresh = first(), first()
-    before = chat_contents(chat)
+    chats, fresh = [first()], first()
+    before = chat_contents(chats[0])
     expected = turn(fresh)
     complete, failures = chat_contents(fresh), 0
-    for error in every_failure(lambda: turn(chat), kind, 15):
+    for error in every_failure(lambda: turn(chats[-1]), kind, 15):
         failures += error is not None
+        chat = chats[-1]
         done = len(chat.messages) == 4
         assert chat.messages[:2] == before[0][0] and len(chat.messages) in (2, 4)
         assert same(chat_contents(chat), before) or (done and chat.messages[3] == fresh.messages[3]), error
         if done:
-            chat = first()
+            chats.append(first())
     assert failures >= 10
+    chat = chats[-1]
     assert turn(chat) == expected
     assert torch.equal(chat._ids, fresh._ids)
     assert all(torch.allclose(a, b) for a, b in zip(chat_contents(chat)[1], complete[1]))
@@ -138,11 +140,14 @@ class LeavingCriteria(StoppingCriteria):
 def test_clients_that_leave(pvc, option):
     """0 leaves at the prompt, 6 at the end of the answer of 5 tokens."""
     if "streamer" in option:
+
         def options():
             return {"streamer": Leaving(option["streamer"])}
     else:
+
         def options():
             return {"stopping_criteria": [LeavingCriteria()]}
+
     chat, stream = PVCChat(*pvc), PVCStream(*pvc)
     stream.append(pictures(3))
     chat.ask("What?", **ANSWER)
@@ -183,7 +188,7 @@ def test_answers_given_up_half_way(pvc, taken):
 
 def test_errors_of_the_thread_are_raised(pvc):
     chat = PVCChat(*pvc)
-    with pytest.raises(ValueError, match="num_beams|beam"):
+    with pytest.raises(ValueError, match="beam"):
         list(chat.iter_answer("What?", num_beams=2, **ANSWER))
     with pytest.raises(ValueError, match="streamer cannot be passed here"):
         list(chat.iter_answer("What?", streamer=Leaving(1), **ANSWER))
@@ -213,23 +218,25 @@ def test_frames_that_cannot_be_had(pvc):
 
 def test_a_policy_that_fails_or_cheats(pvc):
     def policy(frames, count):
-        return returned(frames, count)
+        return answers[-1](frames, count)
 
+    answers = []
     stream = PVCStream(*pvc, max_context_tokens=100, policy=policy, pinned=1)
     stream.append(pictures(7))
     before = stream_contents(stream)
-    for returned in (
+    for answer in (
         lambda frames, count: frames,
         lambda frames, count: [frames[0], frames[0]],
         lambda frames, count: stream.frames[:1],  # pinned, so not among those it is given
     ):
+        answers.append(answer)
         with pytest.raises(ValueError, match="policy must return at most 2 of the frames it is given"):
             stream.append(pictures(1))
-    returned = lambda frames, count: 1 / 0  # noqa: E731
+    answers.append(lambda frames, count: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         stream.append(pictures(1))
     assert same(stream_contents(stream), before)
-    returned = lambda frames, count: frames[-1:]  # noqa: E731
+    answers.append(lambda frames, count: frames[-1:])
     stream.append(pictures(1))
     assert [frame.index for frame in stream.frames] == [0, 6, 7]
 
