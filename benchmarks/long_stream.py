@@ -3,12 +3,14 @@
 
     python benchmarks/long_stream.py [--frames 14400] [--policy fading] [--streams 1]
 
-The model has the tiny preset's widths, frames of 56 x 56 pixels and one token per step, random weights; what is measured
-is whether anything grows. Memory is the resident set of the process; times are means over a tenth of the stream.
+The model has the tiny preset's widths, frames of 56 x 56 pixels and one token per step, random weights; what is
+measured is whether anything grows. Memory is the resident set of the process; times are means over a tenth of the
+stream.
 """
 
 import argparse
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import psutil
@@ -21,8 +23,8 @@ from modeling_pvc.inference.policies import POLICIES
 QUESTION_EVERY = 60
 
 
-def measure(num_frames: int, policy: str, num_streams: int, max_context_tokens: int) -> list[tuple[float, ...]]:
-    """Per tenth of the stream: frames so far, frames in view, MiB resident, ms per frame, ms per question."""
+def measure(num_frames: int, policy: str, num_streams: int, max_context_tokens: int) -> Iterator[tuple[float, ...]]:
+    """Yields per tenth of the stream: frames so far, frames in view, MiB resident, ms per frame, ms per question."""
     torch.manual_seed(0)
     config = preset_config("pvc-tiny", vision_config={"image_size": 56, "temporal_window": 32})
     model = PVCForConditionalGeneration(config).eval()
@@ -30,7 +32,7 @@ def measure(num_frames: int, policy: str, num_streams: int, max_context_tokens: 
         model, preset_processor(config), num_streams, policy=policy, max_context_tokens=max_context_tokens
     )
     pixels = np.random.default_rng(0).integers(0, 256, (64, num_streams, 56, 56, 3), dtype=np.uint8)
-    rows, part = [], num_frames // 10
+    part = num_frames // 10
     appending = asking = questions = 0
     for i in range(num_frames):
         began = time.perf_counter()
@@ -44,9 +46,8 @@ def measure(num_frames: int, policy: str, num_streams: int, max_context_tokens: 
         if (i + 1) % part == 0:
             seen = len(stream.frames if num_streams == 1 else stream.frames[0])
             memory = psutil.Process().memory_info().rss / 2**20
-            rows.append((i + 1, seen, memory, 1000 * appending / part, 1000 * asking / max(1, questions)))
+            yield i + 1, seen, memory, 1000 * appending / part, 1000 * asking / max(1, questions)
             appending = asking = questions = 0
-    return rows
 
 
 def main() -> None:
@@ -60,7 +61,7 @@ def main() -> None:
     print("| frames | in view | resident, MiB | per frame, ms | per question, ms |")
     print("|---|---|---|---|---|")
     for row in measure(options.frames, options.policy, options.streams, options.max_context_tokens):
-        print("| {:,} | {} | {:.0f} | {:.1f} | {:.1f} |".format(*row))
+        print("| {:,} | {} | {:.0f} | {:.1f} | {:.1f} |".format(*row), flush=True)
 
 
 if __name__ == "__main__":

@@ -32,21 +32,24 @@ Frame = tuple[float, Image.Image]
 SILENCE_SECONDS = 10.0  # a network source that sends nothing for so long has ended
 
 
-def frames_of(source: str, fps: float) -> Iterator[Frame]:
+def frames_of(source: str, fps: float, listen: bool = False) -> Iterator[Frame]:
     """Yields (seconds, picture) at `fps` from a file, a URL, or from the camera of that index."""
     options = {"rtsp_transport": "tcp"} if source.startswith("rtsp:") else {}
+    if listen:
+        options |= {"rtsp_flags": "listen", "listen_timeout": f"{SILENCE_SECONDS:.0f}"}
     timeout = SILENCE_SECONDS if "://" in source else None
     if source.isdigit():
         container = av.open(f"/dev/video{source}", format="v4l2")
     else:
         container = av.open(source, options=options, timeout=timeout)
     with container:
-        first, due = None, 0.0
+        first, due = None, 0
         for frame in container.decode(video=0):
             first = frame.time if first is None else first
             seconds = frame.time - first
-            if seconds >= due:
-                due += 1 / fps
+            tick = int(seconds * fps + 1e-3)  # times are rounded in files
+            if tick >= due:
+                due = tick + 1
                 yield seconds, frame.to_image()
 
 
@@ -118,6 +121,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="checkpoint folder or Hub id")
     parser.add_argument("--source", required=True, help="a video file, an RTSP or HTTP URL, or a camera index")
     parser.add_argument("--fps", type=float, default=1.0, help="frames per second to look at (default: 1)")
+    parser.add_argument("--listen", action="store_true", help="wait at an RTSP URL for a sender")
     parser.add_argument("--fast", action="store_true", help="read a file as fast as it is encoded")
     parser.add_argument("--every", type=int, default=8, help="ask after this many frames (default: 8)")
     parser.add_argument("--window", type=int, help="bound the encoder's memory to this many steps")
@@ -138,7 +142,7 @@ def main() -> None:
         stream = PVCStream(
             model, processor, policy=options.policy, max_context_tokens=options.max_context_tokens, fps=options.fps
         )
-    frames = frames_of(options.source, options.fps)
+    frames = frames_of(options.source, options.fps, options.listen)
     if not options.fast:
         frames = NewestFrame(at_pace(frames) if Path(options.source).exists() else frames)
     with contextlib.suppress(KeyboardInterrupt):
