@@ -582,6 +582,11 @@ class PVCVisionModel(PVCPreTrainedModel):
             raise ValueError(
                 "A temporal_cache continues videos of equal length, [streams, frames, C, H, W], no images."
             )
+        if temporal_cache.window != self.config.temporal_window:
+            raise ValueError(
+                f"The temporal_cache was made for temporal_window={temporal_cache.window}, the model has "
+                f"{self.config.temporal_window}. Start a new cache, or set the model's window to the cache's."
+            )
         rows = video_shape[0] * (self.config.grid_size**2 + 1)
         if temporal_cache.batch_size not in (None, rows):
             streams = temporal_cache.batch_size * video_shape[0] // rows
@@ -639,8 +644,10 @@ class PVCVisionModel(PVCPreTrainedModel):
         kept = torch.arange(-num_kept, 0, device=steps.device)  # of a stream, which is one clip
         age = steps[:, None] - torch.cat([kept, steps])[None, :]
         seen = (age >= 0) & (clips[:, None] == clips[None, :])
-        if self.config.temporal_window is not None:
-            seen = seen & (age < self.config.temporal_window)
+        if (window := self.config.temporal_window) is not None:
+            if window < 1:
+                raise ValueError(f"temporal_window={window} must be at least 1, or None for all steps.")
+            seen = seen & (age < window)
         return seen[None, None]
 
     def _repeat_frames(self, hidden_states: torch.Tensor, num_tiles: int) -> torch.Tensor:

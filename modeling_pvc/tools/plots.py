@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..image_processing_pvc import choose_grid
+from ..inference.novelty import token_novelty
 
 
 MAX_STEPS = 8
@@ -23,11 +24,7 @@ def step_maps(tokens: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     side = round(tokens.shape[1] ** 0.5)
     tokens = tokens.float().cpu()
     norms = tokens.norm(dim=-1)
-    directions = torch.nn.functional.normalize(tokens, dim=-1)
-    novelty = torch.full_like(norms, float("nan"))
-    for t in range(1, len(tokens)):
-        similarity = torch.einsum("md,umd->um", directions[t], directions[:t])
-        novelty[t] = 1 - similarity.max(dim=0).values
+    novelty = torch.stack([token_novelty(step, tokens[:t]) for t, step in enumerate(tokens)])
     return norms.unflatten(1, (side, side)).numpy(), novelty.unflatten(1, (side, side)).numpy()
 
 

@@ -5,29 +5,14 @@ import pytest
 import torch
 from conftest import small_config, small_model
 from PIL import Image
+from streams import ANSWER, offline, pictures, prompt
 
 from modeling_pvc import PVCStream, preset_processor
 
 
-ANSWER = {"max_new_tokens": 5, "do_sample": False}
-
-
-def pictures(count, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (count, 56, 56, 3), dtype=np.uint8)
-    return [Image.fromarray(frame) for frame in pixels]
-
-
-def offline(model, processor, frames, question):
-    content = [{"type": "video", "video": frames}, {"type": "text", "text": question}]
-    inputs = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
-    output = model.generate(**inputs, **ANSWER)
-    return inputs["input_ids"], processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+@pytest.fixture(scope="module")
+def pvc():
+    return small_model(torch.float64), preset_processor(small_config())
 
 
 @pytest.mark.parametrize("vision", [{}, {"temporal_window": 4}, {"video_repeats": 2}], ids=str)
@@ -51,9 +36,9 @@ def test_questions_in_between_equal_offline_answers(vision):
     assert torch.equal(stream._ids, ids[:, : stream._ids.shape[1]])
 
 
-def test_a_question_costs_its_own_prefill():
-    model = small_model()
-    stream = PVCStream(model, preset_processor(small_config()))
+def test_a_question_costs_its_own_prefill(pvc):
+    model, processor = pvc
+    stream = PVCStream(model, processor)
     stream.append(pictures(6))
     lengths = []
     hook = model.model.language_model.register_forward_hook(
@@ -65,8 +50,8 @@ def test_a_question_costs_its_own_prefill():
     assert lengths[0] == len(stream._tokenize([question])["input_ids"][0])
 
 
-def test_several_streams_in_one_batch():
-    model, processor = small_model(torch.float64), preset_processor(small_config())
+def test_several_streams_in_one_batch(pvc):
+    model, processor = pvc
     videos = [pictures(5, seed) for seed in (1, 2)]
     batch = PVCStream(model, processor, num_streams=2)
     singles = [PVCStream(model, processor) for _ in videos]
@@ -76,28 +61,100 @@ def test_several_streams_in_one_batch():
             single.append(video[part])
     questions = ["Why?", "What is it then?"]
     assert batch.ask(questions, **ANSWER) == [s.ask(q, **ANSWER) for s, q in zip(singles, questions)]
+    assert batch.ask("Why?", **ANSWER) == [s.ask("Why?", **ANSWER) for s in singles]
+    nested = [["Why?", "What is it then?"], ["Who?"]]
+    assert batch.ask(nested, **ANSWER) == [[s.ask(q, **ANSWER) for q in qs] for s, qs in zip(singles, nested)]
     with pytest.raises(ValueError, match=r"frames given per stream are \[1, 2\]"):
         batch.append([videos[0][:1], videos[1][:2]])
     with pytest.raises(ValueError, match="2 streams need 2 lists of frames, got 1"):
         batch.append([videos[0]])
+    for wrong in (["one", "two", "three"], ["one", ["two"]], []):
+        with pytest.raises(ValueError, match="2 streams need one question, or a list"):
+            batch.ask(wrong)
+    with pytest.raises(ValueError, match="No question was asked"):
+        batch.ask([[], []])
 
 
-def test_fork_save_load_and_reset(tmp_path):
-    model, processor = small_model(torch.float64), preset_processor(small_config())
+def test_several_questions_about_one_moment(pvc):
+    stream = PVCStream(*pvc)
+    stream.append(pictures(5))
+    questions = ["Why?", "What is it that happens in the end?", "", "Who?"]
+    assert stream.ask(questions, **ANSWER) == [stream.ask(question, **ANSWER) for question in questions]
+    assert stream.ask(["Why?"], **ANSWER) == [stream.ask("Why?", **ANSWER)]
+
+
+def test_forks_and_reset(pvc):
     frames = pictures(6)
-    stream = PVCStream(model, processor)
+    stream = PVCStream(*pvc)
     stream.append(frames[:4])
-    stream.save(tmp_path / "stream.pt")
-    assert [path.name for path in tmp_path.iterdir()] == ["stream.pt"]
     fork = stream.fork()
     fork.append(pictures(3, 9))
-    restored = PVCStream.load(tmp_path / "stream.pt", model, processor)
-    _, expected = offline(model, processor, frames, "Why?")
-    for continued in (stream, restored):
-        continued.append(np.stack([np.asarray(frame) for frame in frames[4:]]))
-        assert continued.ask("Why?", **ANSWER) == expected
+    _, expected = offline(*pvc, frames, "Why?")
+    stream.append(frames[4:])
+    assert stream.ask("Why?", **ANSWER) == expected
+    assert fork.ask("Why?", **ANSWER) == offline(*pvc, [*frames[:4], *pictures(3, 9)], "Why?")[1]
     stream.reset()
     with pytest.raises(ValueError, match="no frame yet"):
         stream.ask("Why?")
     stream.append(frames)
     assert stream.ask("Why?", **ANSWER) == expected
+
+
+def test_a_system_turn(pvc):
+    model, processor = pvc
+    stream = PVCStream(model, processor, system="Answer briefly.")
+    stream.append(pictures(3))
+    ids = prompt(processor, pictures(3), "Why?", "Answer briefly.")["input_ids"]
+    assert torch.equal(stream._ids, ids[:, : stream._ids.shape[1]])
+
+
+INPUTS = {
+    "a picture": lambda f, path: f[0],
+    "an array": lambda f, path: np.asarray(f[0]),
+    "an array, channels first": lambda f, path: np.asarray(f[0]).transpose(2, 0, 1),
+    "a tensor": lambda f, path: torch.tensor(np.asarray(f[0])),
+    "a list": lambda f, path: [f[0]],
+    "an array of frames": lambda f, path: np.asarray(f[0])[None],
+    "an iterator": lambda f, path: iter([np.asarray(f[0])]),
+    "a path": lambda f, path: path,
+    "a string": lambda f, path: str(path),
+    "a list of paths": lambda f, path: [str(path)],
+    "bytes": lambda f, path: path.read_bytes(),
+}
+
+
+@pytest.mark.parametrize("make", INPUTS.values(), ids=INPUTS)
+@pytest.mark.parametrize("num_streams", [1, 2])
+def test_inputs_mean_what_they_mean_to_the_processor(pvc, make, num_streams, tmp_path):
+    frames = [Image.fromarray(np.random.default_rng(s).integers(0, 256, (90, 120, 3), dtype=np.uint8)) for s in (0, 1)]
+    paths = [tmp_path / f"{i}.png" for i in range(2)]
+    for frame, path in zip(frames, paths):
+        frame.save(path)
+    stream = PVCStream(*pvc, num_streams=num_streams)
+    expected = [PVCStream(*pvc) for _ in range(num_streams)]
+    given = [make([frame], path) for frame, path in zip(frames, paths)][:num_streams]
+    tokens = stream.append(given[0] if num_streams == 1 else given).tokens
+    assert stream.num_frames == 1
+    wanted = torch.cat([single.append([frame]).tokens for single, frame in zip(expected, frames)])
+    torch.testing.assert_close(tokens, wanted, atol=1e-10, rtol=0)
+
+
+def test_a_video_file_is_all_of_its_frames(pvc, clip):
+    stream = PVCStream(*pvc, num_streams=2)
+    assert stream.append([clip, str(clip)]).tokens.shape == (2, 12, 1, 64)
+    stream.append(np.zeros((2, 56, 56, 3), dtype=np.uint8))  # one picture each
+    assert stream.num_frames == 13
+    with pytest.raises(ValueError, match="2 streams need a list of 2 videos, got str"):
+        stream.append(str(clip))
+    with pytest.raises(ValueError, match="2 streams need a list of 2 videos, got Image"):
+        stream.append(pictures(1)[0])
+
+
+def test_times(pvc):
+    stream = PVCStream(*pvc, fps=2)
+    stream.append(pictures(2))
+    stream.append(pictures(1)[0], seconds=7.5)
+    stream.append(pictures(2), seconds=[8, 9])
+    stream.append(pictures(1))
+    assert [frame.seconds for frame in stream.frames] == [0, 0.5, 7.5, 8, 9, 9.5]
+    assert [frame.index for frame in stream.frames] == [0, 1, 2, 3, 4, 5]

@@ -255,3 +255,15 @@ def test_every_parameter_survives_the_meta_device(checkpoint, model):
     gates = [layer.temporal_gate.weight for layer in fresh.model.vision_tower.layers[2:]]
     assert all((gate == 0).all() for gate in gates)
     assert isinstance(fresh.model.get_video_features(FRAMES[2][None]), BaseModelOutputWithPooling)
+
+
+@torch.no_grad()
+def test_frames_without_counts_are_refused_unless_they_are_one_per_prompt(model):
+    ids, frames = torch.tensor([prompt(1, ("video", 3), 2)]), pixels(3)
+    with pytest.raises(ValueError, match="3 frames for 1 prompts, without num_frames_per_video"):
+        model(input_ids=ids, pixel_values_videos=frames)
+    expected = model(input_ids=ids, pixel_values_videos=frames, num_frames_per_video=torch.tensor([3])).logits
+    torch.testing.assert_close(model(input_ids=ids, pixel_values_videos=frames[None]).logits, expected)
+    rows = torch.tensor([prompt(1, ("video", 1), 2)] * 3)
+    one_each = model(input_ids=rows, pixel_values_videos=frames).logits
+    torch.testing.assert_close(one_each[:1], model(input_ids=rows[:1], pixel_values_videos=frames[:1]).logits)

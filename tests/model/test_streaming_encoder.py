@@ -8,6 +8,7 @@ from test_encoder import frames, make_encoder
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from modeling_pvc import PVCTemporalCache, PVCVisionModel
+from modeling_pvc.temporal_cache_pvc import GrowingTensor
 
 
 CHUNKINGS = {"frame by frame": [1] * 9, "chunks": [2, 3, 4], "uneven": [5, 1, 3], "whole": [9]}
@@ -39,16 +40,78 @@ def test_streaming_equals_offline(vision, chunks, dtype):
     torch.testing.assert_close(stream(encoder, video, chunks), offline, atol=tolerance, rtol=tolerance)
 
 
+def room(cache):
+    """Bytes held for keys and values, room to grow included."""
+    return sum(tensor.untyped_storage().nbytes() for tensor in [*cache.keys, *cache.values])
+
+
 @torch.no_grad()
 def test_a_window_bounds_the_memory():
     encoder = make_encoder(temporal_window=3)
     cache = new_cache(encoder)
     sizes = []
-    for _ in range(6):
+    for _ in range(40):
         encoder(pixel_values_videos=frames(1)[None], temporal_cache=cache)
-        sizes.append(sum(t.untyped_storage().nbytes() for t in [*cache.keys, *cache.values]))
-    assert sizes[0] * 2 == sizes[1] == sizes[2] == sizes[5]
-    assert cache.num_steps == 6 and cache.num_kept_steps == 2
+        sizes.append(room(cache))
+    step = sizes[0]
+    assert set(sizes[2:]) <= {3 * step, 4 * step} and sizes[-2:] != sizes[:2]
+    encoder(pixel_values_videos=frames(9)[None], temporal_cache=cache)  # many at once leave no more behind
+    assert room(cache) <= 4 * step
+    assert cache.num_steps == 49 and cache.num_kept_steps == 2 and cache.keys[0].shape[2] == 2
+
+
+def test_appending_copies_what_is_new():
+    """Growing to n entries one by one copies fewer than 4 n, whatever n."""
+    for count in (10, 100, 1000):
+        grown, copied, place = GrowingTensor(), 0, None
+        for i in range(count):
+            grown = grown.append(torch.full((2, 3, 1, 4), float(i)))
+            moved = grown.values.data_ptr() != place
+            copied, place = copied + (len(grown) if moved else 1), grown.values.data_ptr()
+        assert copied < 4 * count
+        assert torch.equal(grown.values[1, 2, :, 3], torch.arange(float(count)))
+
+
+def test_branches_share_memory_until_they_part():
+    trunk = GrowingTensor(dim=-1).append(torch.arange(8))
+    first, second = trunk.append(torch.tensor([100])), trunk.append(torch.tensor([200]))
+    assert first.values.data_ptr() == trunk.values.data_ptr() != second.values.data_ptr()
+    assert trunk.values.tolist() == list(range(8))
+    assert first.values.tolist() == [*range(8), 100] and second.values.tolist() == [*range(8), 200]
+    assert first.last(2).values.tolist() == [7, 100] and len(first.last(0)) == 0 and first.last(99) is first
+    for wrong in (torch.arange(2.0), torch.arange(4).view(2, 2)):
+        with pytest.raises(ValueError, match="cannot be continued with"):
+            trunk.append(wrong)
+
+
+def test_gradients_flow_through_a_grown_tensor():
+    parts = [torch.ones(1, requires_grad=True) for _ in range(3)]
+    grown, products = GrowingTensor(dim=-1), []
+    for part in parts:
+        grown = grown.append(part)
+        products.append(grown.values.square().sum())
+    sum(products).backward()
+    assert [part.grad.item() for part in parts] == [6, 4, 2]
+
+
+@pytest.mark.parametrize("layer", [2, 3])
+@torch.no_grad()
+def test_a_forward_that_fails_leaves_the_cache_as_it_was(layer, monkeypatch):
+    encoder = make_encoder()
+    video = frames(5)[None]
+    expected = stream(encoder, video, [5])
+    cache = new_cache(encoder)
+    stream(encoder, video[:, :3], [3], cache)
+
+    def fail(*args, **kwargs):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder.layers[layer], "block", fail)  # temporal attention of this layer has run
+        with pytest.raises(MemoryError):
+            encoder(pixel_values_videos=video[:, 3:], temporal_cache=cache)
+    assert cache.num_steps == 3 and cache.keys[0].shape[2] == cache.keys[1].shape[2] == 3
+    torch.testing.assert_close(stream(encoder, video[:, 3:], [2], cache), expected[:, 3:], atol=1e-10, rtol=0)
 
 
 @torch.no_grad()
@@ -77,6 +140,14 @@ def test_bad_continuations():
         encoder(pixel_values_videos=frames(1)[None], temporal_cache=cache)
     with pytest.raises(ValueError, match="no images"):
         encoder(pixel_values=frames(1), temporal_cache=cache)
+    encoder.config.temporal_window = 2
+    with pytest.raises(ValueError, match="made for temporal_window=None, the model has 2"):
+        encoder(pixel_values_videos=torch.stack([frames(1), frames(1)]), temporal_cache=cache)
+    encoder.config.temporal_window = 0
+    with pytest.raises(ValueError, match="temporal_window=0 must be at least 1"):
+        encoder(pixel_values_videos=frames(1)[None])
+    with pytest.raises(ValueError, match="temporal_window=0 must be at least 1"):
+        PVCTemporalCache(2, 0)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 100])

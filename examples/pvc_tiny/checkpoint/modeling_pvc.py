@@ -337,6 +337,7 @@ class PVCModel(PVCPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
+        _check_counts_given(pixel_values_videos, num_frames_per_video, len(inputs_embeds))
         images, videos = self._visual_tokens(
             pixel_values, pixel_values_videos, num_frames_per_video, mm_encoder_outputs
         )
@@ -363,6 +364,17 @@ class PVCModel(PVCPreTrainedModel):
             **kwargs,
         )
         return PVCModelOutputWithPast(**outputs, image_hidden_states=images, video_hidden_states=videos)
+
+
+def _check_counts_given(frames: torch.Tensor | None, counts: torch.Tensor | None, num_prompts: int) -> None:
+    """Raises where flat frames come without counts and are not one per prompt, so that a video would fall apart."""
+    if frames is None or frames.ndim != 4 or counts is not None or len(frames) == num_prompts:
+        return
+    raise ValueError(
+        f"pixel_values_videos has {len(frames)} frames for {num_prompts} prompts, without num_frames_per_video: each "
+        "would be a video of its own. Pass the processor's num_frames_per_video, or videos of equal length as "
+        "[videos, frames, channels, height, width]."
+    )
 
 
 def _whole_steps(mask: torch.Tensor, step: int) -> torch.Tensor:

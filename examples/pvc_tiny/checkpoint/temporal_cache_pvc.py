@@ -1,37 +1,152 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """The streaming state of the encoder: what later steps need of the steps already encoded.
 
-transformers' sliding-window cache keeps everything at a window of 1 and cannot be forked without a copy, hence a class
-of its own.
+transformers' caches copy all they hold for every addition, and its sliding-window cache keeps everything at a window
+of 1, hence classes of its own.
 """
 
+import threading
+from dataclasses import dataclass
+
 import torch
+
+
+@dataclass
+class _Room:
+    """Memory that several `GrowingTensor`s share: what lies before `used` is never written again."""
+
+    tensor: torch.Tensor
+    used: int = 0
+
+
+class GrowingTensor:
+    """A tensor that is appended to along one dimension, without a copy of what is there already.
+
+    It never changes: `append` and `last` return others, which share its memory. The first that is appended to takes
+    the free room behind it, any other gets room of its own, so that keeping an old one is a free fork. Room grows by
+    half when it is used up: a value is copied about twice more, however often something is appended.
+
+    Args:
+        dim (`int`): the dimension that grows, counted from the end.
+    """
+
+    _claim = threading.Lock()  # two threads may continue one tensor
+
+    def __init__(self, dim: int = -2):
+        self.dim = dim
+        self._room: _Room | None = None
+        self._start = self._stop = 0
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    @property
+    def values(self) -> torch.Tensor | None:
+        """A view of all that was appended, None before that."""
+        return None if self._room is None else self._room.tensor.narrow(self.dim, self._start, len(self))
+
+    def append(self, values: torch.Tensor) -> "GrowingTensor":
+        """This tensor and, behind it, `values` of the same type and the same size in the other dimensions."""
+        self._check(values)
+        count = values.shape[self.dim]
+        grown = self._claimed(count) if not values.requires_grad else None  # autograd needs what it saw unchanged
+        if grown is None:
+            grown = self._moved(values, count)
+        grown._room.tensor.narrow(self.dim, grown._stop - count, count).copy_(values)
+        return grown
+
+    def last(self, count: int) -> "GrowingTensor":
+        """The last `count` entries, or all if there are no more; lets go of memory that others fill most of."""
+        if len(self) <= count:
+            return self
+        if count == 0:
+            return GrowingTensor(self.dim)
+        kept = self._span(self._room, self._stop - count, self._stop)
+        if self._room.tensor.shape[self.dim] > 4 * count:
+            return GrowingTensor(self.dim).append(kept.values)
+        return kept
+
+    def _claimed(self, count: int) -> "GrowingTensor | None":
+        """A longer span of the same room, whose last `count` entries are its own to write, if there is the room."""
+        with self._claim:
+            room, stop = self._room, self._stop + count
+            if room is None or room.used != self._stop or stop > room.tensor.shape[self.dim]:
+                return None
+            room.used = stop
+        return self._span(room, self._start, stop)
+
+    def _moved(self, like: torch.Tensor, count: int) -> "GrowingTensor":
+        length = len(self) + count
+        shape = list(like.shape)
+        shape[self.dim] = length + length // 2
+        room = _Room(like.new_empty(shape), length)
+        if len(self):
+            room.tensor.narrow(self.dim, 0, len(self)).copy_(self.values)
+        return self._span(room, 0, length)
+
+    def _span(self, room: _Room, start: int, stop: int) -> "GrowingTensor":
+        span = GrowingTensor(self.dim)
+        span._room, span._start, span._stop = room, start, stop
+        return span
+
+    def _check(self, values: torch.Tensor) -> None:
+        if self._room is None:
+            return
+        held = self.values
+        sizes = [list(tensor.shape) for tensor in (held, values)]
+        for size in sizes:
+            size[self.dim] = -1
+        if sizes[0] != sizes[1] or held.dtype != values.dtype or held.device != values.device:
+            raise ValueError(
+                f"A cache that holds {held.dtype} of shape {list(held.shape)} on {held.device} cannot be continued "
+                f"with {values.dtype} of shape {list(values.shape)} on {values.device}. Start a new one after a "
+                "model was moved, converted or exchanged."
+            )
 
 
 class PVCTemporalCache:
     """Keys and values of temporal attention, per progressive layer, and the number of steps seen.
 
     Its memory grows with the steps, or stays bounded by `window`: per step and layer `2 * positions * hidden_size`
-    values, 50 MB per frame at the 8B shape in bfloat16 (computed).
+    values, 50 MB per frame at the 8B shape in bfloat16 (computed), and up to half as much again as room to grow. A
+    step costs its own copy, not that of all before it.
+
+    What a forward adds counts when the forward is complete: one that fails half way leaves the cache as it was.
 
     Args:
         num_layers (`int`): number of progressive layers, `config.num_temporal_layers`.
         window (`int`, *optional*): `config.temporal_window`, the number of steps that a step sees, itself included.
 
-    Attributes:
-        num_steps (`int`): steps encoded so far; the next one has this index.
+    Raises:
+        ValueError: a window below 1.
     """
 
     def __init__(self, num_layers: int, window: int | None = None):
+        if window is not None and window < 1:
+            raise ValueError(f"temporal_window={window} must be at least 1, or None for all steps.")
         self.num_layers = num_layers
         self.window = window
         self.reset()
 
     def reset(self) -> None:
         """Forgets everything: the next step is step 0."""
-        self.num_steps = 0
-        self.keys: list[torch.Tensor | None] = [None] * self.num_layers
-        self.values: list[torch.Tensor | None] = [None] * self.num_layers
+        self._state = 0, [(GrowingTensor(), GrowingTensor())] * self.num_layers
+        self._arriving: dict[int, tuple[GrowingTensor, GrowingTensor]] = {}
+
+    @property
+    def num_steps(self) -> int:
+        """Steps encoded so far; the next one has this index."""
+        return self._state[0]
+
+    @property
+    def keys(self) -> list[torch.Tensor | None]:
+        """The kept keys of each layer, float[rows, H, kept steps, d], None where there are none."""
+        return [keys.values for keys, _ in self._state[1]]
+
+    @property
+    def values(self) -> list[torch.Tensor | None]:
+        """The kept values of each layer, as `keys`."""
+        return [values.values for _, values in self._state[1]]
 
     @property
     def num_kept_steps(self) -> int:
@@ -40,46 +155,49 @@ class PVCTemporalCache:
 
     @property
     def batch_size(self) -> int | None:
-        """Number of rows (streams times positions), None before the first step."""
-        return None if self.keys[0] is None else len(self.keys[0])
+        """Number of rows (streams times positions), None where nothing is kept."""
+        keys = next(iter(self.keys), None)
+        return None if keys is None else len(keys)
 
     def update(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Adds the new steps of a layer, float[rows, H, T, d], and returns all that they may attend to.
 
-        Tensors are replaced, never written to, so that a fork shares them.
+        They are kept once `advance` is called.
         """
-        if self.keys[layer] is not None:
-            keys = torch.cat([self.keys[layer], keys], dim=2)
-            values = torch.cat([self.values[layer], values], dim=2)
-        self.keys[layer], self.values[layer] = self._keep(keys), self._keep(values)
-        return keys, values
-
-    def _keep(self, states: torch.Tensor) -> torch.Tensor:
-        if self.window is None or states.shape[2] < self.window:
-            return states
-        return states[:, :, states.shape[2] - (self.window - 1) :].clone()  # a view would hold on to the rest
+        grown = [held.append(new) for held, new in zip(self._state[1][layer], (keys, values))]
+        kept = grown if self.window is None else [states.last(self.window - 1) for states in grown]
+        self._arriving[layer] = tuple(kept)
+        return grown[0].values, grown[1].values
 
     def advance(self, num_steps: int) -> None:
-        """Counts steps that every layer has seen."""
-        self.num_steps += num_steps
+        """Keeps and counts steps that every layer has seen."""
+        self._state = self.num_steps + num_steps, [self._arriving[layer] for layer in range(self.num_layers)]
+        self._arriving = {}
 
     def fork(self) -> "PVCTemporalCache":
         """An independent continuation from here. Costs no memory until the two part."""
         other = PVCTemporalCache(self.num_layers, self.window)
-        other.num_steps, other.keys, other.values = self.num_steps, list(self.keys), list(self.values)
+        other._state = self._state
         return other
 
     def state_dict(self) -> dict:
         """Everything as tensors, numbers and lists, for `torch.save`."""
-        return {"num_steps": self.num_steps, "window": self.window, "keys": self.keys, "values": self.values}
+        keys, values = (
+            [None if tensor is None else tensor.clone() for tensor in tensors]  # without the room around them
+            for tensors in (self.keys, self.values)
+        )
+        return {"num_steps": self.num_steps, "window": self.window, "keys": keys, "values": values}
 
     @classmethod
     def from_state_dict(cls, state: dict, device: torch.device | str | None = None) -> "PVCTemporalCache":
         """The cache that `state_dict` described, moved to `device` if that is given."""
         cache = cls(len(state["keys"]), state["window"])
-        cache.num_steps = state["num_steps"]
-        cache.keys, cache.values = (
-            [None if tensor is None else tensor.to(device or tensor.device) for tensor in state[name]]
-            for name in ("keys", "values")
-        )
+        layers = [
+            tuple(
+                GrowingTensor() if tensor is None else GrowingTensor().append(tensor.to(device or tensor.device))
+                for tensor in layer
+            )
+            for layer in zip(state["keys"], state["values"], strict=True)
+        ]
+        cache._state = state["num_steps"], layers
         return cache
