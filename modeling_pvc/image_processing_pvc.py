@@ -24,6 +24,7 @@ from transformers.utils import TensorType, auto_docstring
 
 from .pictures_pvc import (
     FrameWriter,
+    check_convert_rgb,
     check_resample_backend,
     common_size,
     image_size,
@@ -128,6 +129,7 @@ class PVCImageProcessor(PilBackend):
 
     def process_image(self, image, do_convert_rgb=None, input_data_format=None, **kwargs) -> Image.Image | np.ndarray:
         """A loaded picture -> an RGB image or uint8[H, W, 3]; no copy is made where it is one."""
+        check_convert_rgb(do_convert_rgb)
         return to_rgb(image) if isinstance(image, Image.Image) else to_uint8_pixels(image, input_data_format)
 
     def _preprocess(

@@ -27,6 +27,7 @@ from transformers.video_utils import VideoMetadata, make_batched_metadata
 from .media_pvc import VideoSource, flatten_videos
 from .pictures_pvc import (
     FrameWriter,
+    check_convert_rgb,
     check_resample_backend,
     common_size,
     load_image,
@@ -312,6 +313,7 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
     def _prepare_input_videos(
         self, videos: list[Clip], do_convert_rgb=None, input_data_format=None, device=None
     ) -> list[Clip]:
+        check_convert_rgb(do_convert_rgb)
         for clip in videos:
             clip.data_format = input_data_format
         return videos

@@ -12,7 +12,7 @@ class StreamFrame(NamedTuple):
     that the text model saw then; 1 for the first. Of several steps per frame the newest counts.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name
     seconds: float
     novelty: float
 

@@ -88,6 +88,13 @@ def test_deferred_normalisation_gives_the_same_numbers():
     np.testing.assert_array_equal(values, later)
 
 
+def test_one_mean_and_deviation_may_stand_for_all_channels():
+    image = picture(100, 100)
+    values = PVCImageProcessor(image_mean=0.25, image_std=0.5)(image)["pixel_values"]
+    expected = (pixels_of(image).astype(np.float32) / 255 - np.float32(0.25)) / np.float32(0.5)
+    np.testing.assert_array_equal(values, expected)
+
+
 def test_options():
     image = picture(1600, 400)
     processor = PVCImageProcessor(max_image_tiles=4)
@@ -102,6 +109,7 @@ def test_options():
         ({"max_image_tiles": [1, 2]}, "2 numbers for 1 images"),
         ({"resample_backend": "opencv"}, "choose one of torch, pil"),
         ({"resample": Image.LANCZOS}, "use 'pil'"),
+        ({"do_convert_rgb": False}, "takes RGB frames"),
     ]:
         with pytest.raises(ValueError, match=remedy):
             processor(image, **options)

@@ -154,5 +154,7 @@ def test_unusable_input(tmp_path):
             PVCVideoProcessor()(videos)
     with pytest.raises(FileNotFoundError, match="missing"):
         PVCVideoProcessor()(str(tmp_path / "missing.mp4"))
+    with pytest.raises(ValueError, match="takes RGB frames"):
+        PVCVideoProcessor()(np.zeros((9, 4, 4, 4), np.uint8), do_convert_rgb=False)
     with pytest.raises(ValueError, match="frame rate, which is unknown"):
         PVCVideoProcessor()(np.zeros((9, 4, 4, 3), np.uint8), fps=2)

@@ -122,7 +122,8 @@ def _wide_to_eight_bits(image: Image.Image) -> np.ndarray:
     # a file of 16 bits has their range even where it is dark
     has_sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and 255 < values.max(initial=0) <= 65535)
     pixels = to_eight_bits(values, 1 / 257 if has_sixteen_bits and values.min() >= 0 else pixel_scale([values]))
-    is_inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC_TAG) == 0  # white is zero; Pillow forgets
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    is_inverted = tags.get(PHOTOMETRIC_TAG) == 0  # white is zero; Pillow forgets
     return 255 - pixels if is_inverted else pixels
 
 
@@ -246,6 +247,11 @@ def check_resample_backend(backend: str, resample: int | None) -> None:
         raise ValueError(f"resample_backend='torch' has no filter for resample={resample!r}; use 'pil' for it.")
 
 
+def check_convert_rgb(do_convert_rgb: bool | None) -> None:
+    if do_convert_rgb is False:
+        raise ValueError("do_convert_rgb=False: PVC's encoder takes RGB frames, so pictures are always converted.")
+
+
 def resize_pixels(
     pixels: Image.Image | np.ndarray, width: int, height: int, resample: int, backend: str
 ) -> np.ndarray:
@@ -289,7 +295,8 @@ class FrameWriter:
 
     Args:
         num_frames, height, width: shape of the result.
-        do_rescale, rescale_factor, do_normalize, image_mean, image_std: as in every image processor.
+        do_rescale, rescale_factor, do_normalize: as in every image processor.
+        image_mean, image_std: likewise, one number for each channel or for all.
 
     Attributes:
         values: float32[num_frames, 3, height, width], or uint8 if the pixels are neither rescaled nor normalised.
@@ -303,14 +310,15 @@ class FrameWriter:
         do_rescale: bool,
         rescale_factor: float,
         do_normalize: bool,
-        image_mean: Sequence[float],
-        image_std: Sequence[float],
+        image_mean: float | Sequence[float],
+        image_std: float | Sequence[float],
     ):
         dtype = np.float32 if do_rescale or do_normalize else np.uint8
         self.values = np.empty((num_frames, 3, height, width), dtype=dtype)
         # the reference divides by 255; multiplying by 1/255 differs in the last bit
         self._divisor = np.float32(1 / rescale_factor) if do_rescale else None
-        self._moments = np.asarray([image_mean, image_std], dtype=np.float32).T if do_normalize else None
+        moments = [np.broadcast_to(numbers, 3) for numbers in (image_mean, image_std)] if do_normalize else None
+        self._moments = None if moments is None else np.asarray(moments, dtype=np.float32).T
 
     def write(self, position: int, pixels: np.ndarray) -> None:
         """Puts uint8[height, width, 3] in its place."""

@@ -298,7 +298,8 @@ class PacketIndex:
         stated = PacketData(self.codec, stream.codec_context.extradata or b"")
         self.has_fields = False
         self.has_sure_keys = stated.tells_keys or stream.codec_context.codec.intra_only
-        entries, packets = [], 0
+        entries: list[tuple] = []
+        packets = 0
         for packet in packets_of(container, stream):
             if packet.size == 0:
                 break
@@ -454,7 +455,7 @@ class PacketData:
         before, self._first_field = self._first_field, None
         if len(headers) != 1 or None in headers:
             return False  # a frame, or both fields in one packet
-        number, parity = headers.pop()
+        number, parity = headers.pop()  # type: ignore[misc]
         if before is not None and before[0] == number and before[1] != parity:
             return True
         self._first_field = number, parity
