@@ -24,7 +24,7 @@ def make(num_streams=1, vision=None, dtype=torch.float64, **options):
 
 
 @pytest.mark.parametrize("vision", [{}, {"video_repeats": 2}, {"temporal_window": None}], ids=str)
-@pytest.mark.parametrize("policy", [*POLICIES, every_third], ids=str)
+@pytest.mark.parametrize("policy", [*POLICIES, every_third], ids=lambda policy: getattr(policy, "__name__", policy))
 def test_answers_are_those_of_a_prompt_over_the_listed_frames(policy, vision):
     stream = make(vision=vision, policy=policy, pinned=2, max_context_tokens=150, system="Look.")
     video, random_ = pictures(70), random.Random(0)
