@@ -64,6 +64,7 @@ class Layout:
         rules: names of the rules files for its tensors, in order.
         image_token_id: if the source's config tells it.
         template: name of InternVL's prompt format, if the source's config tells it.
+        system_message: what the config sets in place of the format's own.
         has_positions: whether the ViT has position embeddings.
         processor: options of the image processor.
     """
@@ -73,6 +74,7 @@ class Layout:
     rules: tuple[str, ...]
     image_token_id: int | None = None
     template: str | None = None
+    system_message: str | None = None
     has_positions: bool = True
     processor: dict[str, Any] = field(default_factory=dict)
 
@@ -135,6 +137,7 @@ def _read_chat(source: Source, options: Options) -> Layout:
         rules=("internvl_chat", INTERNLM2 if _text_model_type(text) == INTERNLM2 else "native_text", *second_part),
         image_token_id=config.get("img_context_token_id", config.get("image_token_id")),
         template=config.get("template"),
+        system_message=config.get("system_message"),
         processor={target: config[name] for name, target in TILING.items() if name in config},
     )
 

@@ -27,14 +27,26 @@ FORMATS = {
     "phi3-chat": (SYSTEM_2, ""),
     "internvl2_5": (SYSTEM_2_5, "\\n"),
 }
-PHI3 = {  # its turns begin and end with other tokens than those of ChatML
-    "'<|im_start|>' + message['role'] + '\\n'": "'<|' + message['role'] + '|>\\n'",
-    "'<|im_start|>assistant\\n'": "'<|assistant|>\\n'",
-    "'<|im_start|>system\\n": "'<|system|>\\n",
-    "<|im_end|>": "<|end|>",
-}
-FIRST_TURN = "{%- for message in messages -%}"
-AFTER_TURN = "{{- '\\n' -}}\n{%- endfor -%}"
+# How a format opens and closes a turn.
+TURNS = {"phi3-chat": ("<|{role}|>\\n", "<|end|>")}
+CHATML_TURNS = ("<|im_start|>{role}\\n", "<|im_end|>")
+# InternVL writes a system message, empty or not, and the head only of a turn that is empty.
+FORMAT = """\
+{%- if not messages or messages[0]['role'] != 'system' -%}{{- 'HEAD(system)SYSTEMCLOSEAFTER' -}}{%- endif -%}
+{%- for message in messages -%}
+{%- set text = render(message['content']) -%}
+{%- if message['role'] == 'system' -%}{{- 'HEAD(system)' + text + 'CLOSEAFTER' -}}
+{%- elif message['role'] == 'assistant' -%}
+{{- 'HEAD(assistant)' -}}
+{%- if text -%}
+{%- generation -%}{{ text + 'CLOSE' }}{%- endgeneration -%}{{- 'AFTER' -}}
+{%- endif -%}
+{%- else -%}{{- 'HEAD(user)' + text + ('CLOSEAFTER' if text else '') -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ 'HEAD(assistant)' }}{%- endif -%}
+"""
+MACROS = CHAT_TEMPLATE.partition("{%- for message in messages -%}")[0]
 SAMPLE: list[dict[str, Any]] = [
     {"role": "system", "content": "s"},
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "q"}]},
@@ -43,19 +55,19 @@ SAMPLE: list[dict[str, Any]] = [
 ]
 
 
-def named_template(name: str) -> str:
-    """The chat template of one of InternVL's prompt formats. Raises `KeyError` for an unknown name."""
-    system, separator = FORMATS[name]
-    opening = (
-        f"{{%- if messages[0]['role'] != 'system' -%}}{{{{- '<|im_start|>system\\n{system}<|im_end|>{separator}' -}}}}"
-    )
-    template = CHAT_TEMPLATE.replace(FIRST_TURN, opening + "{%- endif -%}\n" + FIRST_TURN)
-    if not separator:
-        template = template.replace(AFTER_TURN, "{%- endfor -%}")
-    if name == "phi3-chat":
-        for old, new in PHI3.items():
-            template = template.replace(old, new)
-    return template
+def named_template(name: str, system_message: str | None = None) -> str:
+    """The chat template of one of InternVL's prompt formats, with its own system message or another.
+
+    Raises `KeyError` for an unknown name.
+    """
+    system, after = FORMATS[name]
+    head, close = TURNS.get(name, CHATML_TURNS)
+    if system_message is not None:
+        system = json.dumps(system_message, ensure_ascii=False)[1:-1].replace("'", "\\'").replace('\\"', '"')
+    template = FORMAT.replace("CLOSE", close).replace("AFTER", after)
+    for role in ("system", "user", "assistant"):
+        template = template.replace(f"HEAD({role})", head.format(role=role))
+    return MACROS + template.replace("SYSTEM", system)
 
 
 def adopted_template(template: str, video_token: str) -> str:
