@@ -20,16 +20,24 @@ SYSTEM_2 = (
 SYSTEM_2_5 = (
     "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
 )
+SYSTEM_GPT_OSS = (
+    "You are InternVL, a large language model trained by Shanghai AI Laboratory.\\nKnowledge cutoff: 2024-06\\nCurrent "
+    "date: 2025-08-06\\n\\nReasoning: low\\n\\n# Valid channels: final. Channel must be included for every message."
+)
 # InternVL's name of a format -> the system message it starts with, and what follows the end of a turn.
 FORMATS = {
     "Hermes-2": (SYSTEM_2, ""),
     "internlm2-chat": (SYSTEM_2, ""),
     "phi3-chat": (SYSTEM_2, ""),
     "internvl2_5": (SYSTEM_2_5, "\\n"),
+    "internvl3_5_gpt_oss": (SYSTEM_GPT_OSS, ""),
 }
-# How a format opens and closes a turn.
-TURNS = {"phi3-chat": ("<|{role}|>\\n", "<|end|>")}
-CHATML_TURNS = ("<|im_start|>{role}\\n", "<|im_end|>")
+# How a format opens and closes a turn, what opens the assistant's, and what closes its last one.
+TURNS = {
+    "phi3-chat": ("<|{role}|>\\n", "<|end|>", "<|assistant|>\\n", "<|end|>"),
+    "internvl3_5_gpt_oss": ("<|start|>{role}<|message|>", "<|end|>", "<|start|>assistant", "<|return|>"),
+}
+CHATML_TURNS = ("<|im_start|>{role}\\n", "<|im_end|>", "<|im_start|>assistant\\n", "<|im_end|>")
 # InternVL writes a system message, empty or not, and the head only of a turn that is empty.
 FORMAT = """\
 {%- if not messages or messages[0]['role'] != 'system' -%}{{- 'HEAD(system)SYSTEMCLOSEAFTER' -}}{%- endif -%}
@@ -39,7 +47,7 @@ FORMAT = """\
 {%- elif message['role'] == 'assistant' -%}
 {{- 'HEAD(assistant)' -}}
 {%- if text -%}
-{%- generation -%}{{ text + 'CLOSE' }}{%- endgeneration -%}{{- 'AFTER' -}}
+{%- generation -%}{{ text + ('LAST' if loop.last else 'CLOSE') }}{%- endgeneration -%}{{- 'AFTER' -}}
 {%- endif -%}
 {%- else -%}{{- 'HEAD(user)' + text + ('CLOSEAFTER' if text else '') -}}
 {%- endif -%}
@@ -61,11 +69,12 @@ def named_template(name: str, system_message: str | None = None) -> str:
     Raises `KeyError` for an unknown name.
     """
     system, after = FORMATS[name]
-    head, close = TURNS.get(name, CHATML_TURNS)
+    head, close, answer, last = TURNS.get(name, CHATML_TURNS)
     if system_message is not None:
         system = json.dumps(system_message, ensure_ascii=False)[1:-1].replace("'", "\\'").replace('\\"', '"')
-    template = FORMAT.replace("CLOSE", close).replace("AFTER", after)
-    for role in ("system", "user", "assistant"):
+    template = FORMAT.replace("CLOSE", close).replace("AFTER", after).replace("LAST", last)
+    template = template.replace("HEAD(assistant)", answer)
+    for role in ("system", "user"):
         template = template.replace(f"HEAD({role})", head.format(role=role))
     return MACROS + template.replace("SYSTEM", system)
 
@@ -95,6 +104,8 @@ def read_template(folder: Path) -> str | None:
 
 def end_of_turn(template: str) -> str:
     """The token that closes the assistant's turns in a template."""
+    if "<|return|>" in template:
+        return "<|return|>"
     return "<|end|>" if "<|im_end|>" not in template and "<|end|>" in template else "<|im_end|>"
 
 
