@@ -177,8 +177,8 @@ def read_text_config(values: dict[str, Any]) -> PreTrainedConfig:
             values["attention_bias"] = values["mlp_bias"] = values["bias"]
     if model_type not in TEXT_MODELS:
         raise ValueError(
-            f"The text model {model_type!r} is not converted; {', '.join((INTERNLM2, INTERNLM3, *TEXT_MODELS))} are. Its rules "
-            "would go into a file of their own, see docs/conversion.md."
+            f"The text model {model_type!r} is not converted; {', '.join((INTERNLM2, INTERNLM3, *TEXT_MODELS))} are. "
+            "Its rules would go into a file of their own, see docs/conversion.md."
         )
     if "rope_parameters" not in values and (rope := _rope_parameters(values)):
         values["rope_parameters"] = rope

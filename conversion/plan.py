@@ -191,8 +191,8 @@ def _stack_task(source: Source, target: str, shape, pieces: list[_Piece], dims: 
     shapes = {source.tensors[piece.source].shape for piece in pieces}
     if sorted(found) != wanted or len(pieces) != len(wanted) or rest or shapes != {(rows, *shape[2:])}:
         raise ValueError(
-            f"{len(pieces)} tensors such as {pieces[0].source}, of shapes {', '.join(map(str, sorted(shapes)))}, do not "
-            f"make {target} of shape {list(shape)}: {experts} experts with {parts} parts each are needed. Does "
+            f"{len(pieces)} tensors such as {pieces[0].source}, of shapes {', '.join(map(str, sorted(shapes)))}, do "
+            f"not make {target} of shape {list(shape)}: {experts} experts with {parts} parts each are needed. Does "
             "config.json belong to these weights?"
         )
 

@@ -21,8 +21,9 @@ SYSTEM_2_5 = (
     "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
 )
 SYSTEM_GPT_OSS = (
-    "You are InternVL, a large language model trained by Shanghai AI Laboratory.\\nKnowledge cutoff: 2024-06\\nCurrent "
-    "date: 2025-08-06\\n\\nReasoning: low\\n\\n# Valid channels: final. Channel must be included for every message."
+    "You are InternVL, a large language model trained by Shanghai AI Laboratory.\\nKnowledge cutoff: 2024-06\\n"
+    "Current date: 2025-08-06\\n\\nReasoning: low\\n\\n# Valid channels: final. "
+    "Channel must be included for every message."
 )
 # InternVL's name of a format -> the system message it starts with, and what follows the end of a turn.
 FORMATS = {

@@ -32,6 +32,7 @@ from .pictures_pvc import (
     to_uint8_pixels,
 )
 from .video_backends_pvc import open_video
+from .video_reader_pvc import VideoReader  # noqa: F401  (for the loader: compat_pvc.complete_copies)
 
 
 def sample_frame_indices(
