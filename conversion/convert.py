@@ -18,9 +18,10 @@ from modeling_pvc import PVCForConditionalGeneration
 from .card import display_name, write_card
 from .layouts import Layout, Options, read_layout
 from .plan import EMBEDDING, HEAD, Plan, Task, find_tensor, make_plan
-from .processor import make_generation_config, make_processor, make_tokenizer
+from .processor import make_generation_config, make_processor
 from .rules import Rule, load_rules
 from .source import Source, locate, open_source
+from .tokenizer import make_tokenizer
 from .writer import (
     MAX_SHARD_BYTES,
     WorkFolder,

@@ -14,8 +14,8 @@ from .source import Source
 
 
 DEFAULT_TEMPORAL_LAYERS = 12
-TEXT_MODELS = ("llama", "phi3", "qwen2", "qwen3")
-INTERNLM2 = "internlm2"
+TEXT_MODELS = ("llama", "phi3", "qwen2", "qwen3", "qwen3_moe", "gpt_oss")
+INTERNLM2, INTERNLM3 = "internlm2", "internlm3"  # both compute what Llama computes, and are stored as such
 LAYOUTS = {
     "internvl": "InternVL in transformers' own layout",
     "internvl_chat": "InternVL in the layout of its remote code",
@@ -64,6 +64,7 @@ class Layout:
         rules: names of the rules files for its tensors, in order.
         image_token_id: if the source's config tells it.
         template: name of InternVL's prompt format, if the source's config tells it.
+        system_message: what the config sets in place of the format's own.
         has_positions: whether the ViT has position embeddings.
         processor: options of the image processor.
     """
@@ -73,6 +74,7 @@ class Layout:
     rules: tuple[str, ...]
     image_token_id: int | None = None
     template: str | None = None
+    system_message: str | None = None
     has_positions: bool = True
     processor: dict[str, Any] = field(default_factory=dict)
 
@@ -107,7 +109,7 @@ def _read_internvl(config: dict[str, Any], options: Options) -> Layout:
     return Layout(
         name="internvl",
         config=_target_config(vision_values, text, options, projector_hidden_act=activation),
-        rules=("internvl", "native_text"),
+        rules=("internvl", "experts", "native_text"),
         image_token_id=config.get("image_token_id", 151667),
         has_positions=vision.get("use_absolute_position_embeddings", True),
     )
@@ -128,13 +130,15 @@ def _read_chat(source: Source, options: Options) -> Layout:
     }
     if vision_values["use_qk_norm"]:
         _require(vision, "layer_norm_eps", 1e-6)  # PVC's query and key norms, as transformers' InternVL, use that one
+    text_rules = (INTERNLM2,) if text_model_type(text) == INTERNLM2 else ("experts", "native_text")
     second_part = ("pvc_internvl",) if config["model_type"] == "pvc_internvl" else ()
     return Layout(
         name=config["model_type"],
         config=_target_config(vision_values, read_text_config(text), options),
-        rules=("internvl_chat", INTERNLM2 if _text_model_type(text) == INTERNLM2 else "native_text", *second_part),
+        rules=("internvl_chat", *text_rules, *second_part),
         image_token_id=config.get("img_context_token_id", config.get("image_token_id")),
         template=config.get("template"),
+        system_message=config.get("system_message"),
         processor={target: config[name] for name, target in TILING.items() if name in config},
     )
 
@@ -162,27 +166,35 @@ def read_text_config(values: dict[str, Any]) -> PreTrainedConfig:
 
     Raises `ValueError` for a text model that is not converted.
     """
-    model_type = _text_model_type(values)
+    model_type = text_model_type(values)
     values = dict(values)
     if model_type == INTERNLM2:
         model_type, values["attention_bias"] = "llama", values.get("bias", False)
+    elif model_type == INTERNLM3:
+        model_type = "llama"
+        if "bias" in values:  # the names of its remote code
+            _require(values, "qkv_bias", values["bias"])
+            values["attention_bias"] = values["mlp_bias"] = values["bias"]
     if model_type not in TEXT_MODELS:
         raise ValueError(
-            f"The text model {model_type!r} is not converted; {', '.join((INTERNLM2, *TEXT_MODELS))} are. Its rules "
-            "would go into a file of their own, see docs/conversion.md."
+            f"The text model {model_type!r} is not converted; {', '.join((INTERNLM2, INTERNLM3, *TEXT_MODELS))} are. "
+            "Its rules would go into a file of their own, see docs/conversion.md."
         )
     if "rope_parameters" not in values and (rope := _rope_parameters(values)):
         values["rope_parameters"] = rope
     general = {entry.name for entry in dataclasses.fields(PreTrainedConfig)}
     known = {entry.name for entry in dataclasses.fields(CONFIG_MAPPING[model_type])} - general
+    known |= {"head_dim"}  # which models read where it is set, and not every class declares
+    aliases = CONFIG_MAPPING[model_type].attribute_map
+    known |= {*aliases, *aliases.values()}
     return CONFIG_MAPPING[model_type](**{key: values[key] for key in known & set(values) if values[key] is not None})
 
 
-def _text_model_type(values: dict[str, Any]) -> str:
+def text_model_type(values: dict[str, Any]) -> str:
     """`model_type`, or, where the config of remote code has none, what its architecture's name begins with."""
-    architecture = (values.get("architectures") or [""])[0].lower()
-    by_architecture = next((name for name in (INTERNLM2, *TEXT_MODELS) if architecture.startswith(name)), "")
-    return values.get("model_type") or by_architecture
+    architecture = (values.get("architectures") or [""])[0].lower().removesuffix("forcausallm")
+    by_architecture = {name.replace("_", ""): name for name in (INTERNLM2, INTERNLM3, *TEXT_MODELS)}
+    return values.get("model_type") or by_architecture.get(architecture, "")
 
 
 def _rope_parameters(values: dict[str, Any]) -> dict[str, Any]:

@@ -65,11 +65,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Piece:
-    """The part of a source tensor that a target takes."""
+    """The part of a source tensor that a target takes, and its place where the target is made of many."""
 
     source: str
     rule: Rule
     part: int
+    place: tuple[int, int] | None = None
 
 
 def make_plan(source: Source, layout: Layout, rules: list[Rule]) -> Plan:
@@ -84,18 +85,20 @@ def make_plan(source: Source, layout: Layout, rules: list[Rule]) -> Plan:
     plan = Plan(tasks=[], tied=tied)
     pieces = _match(source, rules, dims, plan)
     if HEAD in tied and (head := pieces.pop(HEAD, None)):
-        del plan.used[head.source]
-        plan.dropped[head.source] = "equal to the embeddings, to which the config ties it"
+        del plan.used[head[0].source]
+        plan.dropped[head[0].source] = "equal to the embeddings, to which the config ties it"
     if stray := sorted(set(pieces) - set(shapes)):
         raise ValueError(
             f"{len(stray)} tensors of the source have no place in a model of its config, such as "
-            f"{pieces[stray[0]].source} (which would be {stray[0]}). Does config.json belong to these weights?"
+            f"{pieces[stray[0]][0].source} (which would be {stray[0]}). Does config.json belong to these weights?"
         )
     fresh = _fresh_tensors(config, layout.has_positions)
     for target, shape in shapes.items():
-        piece = pieces.get(target) or pieces.get(_twin(target))
-        if piece is not None:
-            plan.tasks.append(_piece_task(source, target, shape, piece, dims, is_copy=target not in pieces))
+        found = pieces.get(target) or pieces.get(_twin(target))
+        if found is not None and found[0].place is not None:
+            plan.tasks.append(_stack_task(source, target, shape, found, dims))
+        elif found is not None:
+            plan.tasks.append(_piece_task(source, target, shape, found[0], dims, is_copy=target not in pieces))
         elif target in fresh:
             plan.tasks.append(Task(target, shape, *fresh[target]))
         else:
@@ -136,9 +139,9 @@ def find_tensor(source: Source, rules: list[Rule], target: str) -> str | None:
     return None
 
 
-def _match(source: Source, rules: list[Rule], dims: Dims, plan: Plan) -> dict[str, _Piece]:
-    """The first rule that fits decides; fills the source side of the plan."""
-    pieces: dict[str, _Piece] = {}
+def _match(source: Source, rules: list[Rule], dims: Dims, plan: Plan) -> dict[str, list[_Piece]]:
+    """The first rule that fits decides; fills the source side of the plan. Only pieces with places share a target."""
+    pieces: dict[str, list[_Piece]] = {}
     for name, info in sorted(source.tensors.items()):
         rule = next((rule for rule in rules if rule.target_names(name) is not None), None)
         if rule is None:
@@ -154,9 +157,11 @@ def _match(source: Source, rules: list[Rule], dims: Dims, plan: Plan) -> dict[st
             continue
         plan.used[name] = targets
         for part, target in enumerate(targets):
-            if target in pieces:
-                raise ValueError(f"{name} and {pieces[target].source} would both become {target}.")
-            pieces[target] = _Piece(name, rule, part)
+            piece = _Piece(name, rule, part, rule.place_of(name))
+            others = pieces.setdefault(target, [])
+            if clash := next((other for other in others if None in (piece.place, other.place)), None):
+                raise ValueError(f"{name} and {clash.source} would both become {target}.")
+            others.append(piece)
     return pieces
 
 
@@ -174,6 +179,32 @@ def _piece_task(source: Source, target: str, shape, piece: _Piece, dims: Dims, i
         )
     origin = f"{piece.rule.transform} of {piece.source}" + (" (a second time)" if is_copy else "")
     return Task(target, shape, lambda: transform(source.read(piece.source), piece.part, dims), origin)
+
+
+def _stack_task(source: Source, target: str, shape, pieces: list[_Piece], dims: Dims) -> Task:
+    """A target of many source tensors, which are read one by one: [experts, parts one below the other, ...]."""
+    experts = shape[0]
+    parts = max(piece.place[1] for piece in pieces) + 1
+    found = {piece.place: piece for piece in pieces}
+    wanted = [(expert, part) for expert in range(experts) for part in range(parts)]
+    rows, rest = divmod(shape[1], parts)
+    shapes = {source.tensors[piece.source].shape for piece in pieces}
+    if sorted(found) != wanted or len(pieces) != len(wanted) or rest or shapes != {(rows, *shape[2:])}:
+        raise ValueError(
+            f"{len(pieces)} tensors such as {pieces[0].source}, of shapes {', '.join(map(str, sorted(shapes)))}, do "
+            f"not make {target} of shape {list(shape)}: {experts} experts with {parts} parts each are needed. Does "
+            "config.json belong to these weights?"
+        )
+
+    def make() -> torch.Tensor:
+        first = source.read(found[0, 0].source)
+        made = first.new_empty(shape)
+        for (expert, part), piece in found.items():
+            tensor = TRANSFORMS[piece.rule.transform](source.read(piece.source), piece.part, dims)
+            made[expert, part * rows : (part + 1) * rows] = tensor
+        return made
+
+    return Task(target, shape, make, f"stack of {len(pieces)} tensors from {found[0, 0].source} on")
 
 
 def _twin(target: str) -> str:

@@ -20,21 +20,42 @@ SYSTEM_2 = (
 SYSTEM_2_5 = (
     "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
 )
+SYSTEM_GPT_OSS = (
+    "You are InternVL, a large language model trained by Shanghai AI Laboratory.\\nKnowledge cutoff: 2024-06\\n"
+    "Current date: 2025-08-06\\n\\nReasoning: low\\n\\n# Valid channels: final. "
+    "Channel must be included for every message."
+)
 # InternVL's name of a format -> the system message it starts with, and what follows the end of a turn.
 FORMATS = {
     "Hermes-2": (SYSTEM_2, ""),
     "internlm2-chat": (SYSTEM_2, ""),
     "phi3-chat": (SYSTEM_2, ""),
     "internvl2_5": (SYSTEM_2_5, "\\n"),
+    "internvl3_5_gpt_oss": (SYSTEM_GPT_OSS, ""),
 }
-PHI3 = {  # its turns begin and end with other tokens than those of ChatML
-    "'<|im_start|>' + message['role'] + '\\n'": "'<|' + message['role'] + '|>\\n'",
-    "'<|im_start|>assistant\\n'": "'<|assistant|>\\n'",
-    "'<|im_start|>system\\n": "'<|system|>\\n",
-    "<|im_end|>": "<|end|>",
+# How a format opens and closes a turn, what opens the assistant's, and what closes its last one.
+TURNS = {
+    "phi3-chat": ("<|{role}|>\\n", "<|end|>", "<|assistant|>\\n", "<|end|>"),
+    "internvl3_5_gpt_oss": ("<|start|>{role}<|message|>", "<|end|>", "<|start|>assistant", "<|return|>"),
 }
-FIRST_TURN = "{%- for message in messages -%}"
-AFTER_TURN = "{{- '\\n' -}}\n{%- endfor -%}"
+CHATML_TURNS = ("<|im_start|>{role}\\n", "<|im_end|>", "<|im_start|>assistant\\n", "<|im_end|>")
+# InternVL writes a system message, empty or not, and the head only of a turn that is empty.
+FORMAT = """\
+{%- if not messages or messages[0]['role'] != 'system' -%}{{- 'HEAD(system)SYSTEMCLOSEAFTER' -}}{%- endif -%}
+{%- for message in messages -%}
+{%- set text = render(message['content']) -%}
+{%- if message['role'] == 'system' -%}{{- 'HEAD(system)' + text + 'CLOSEAFTER' -}}
+{%- elif message['role'] == 'assistant' -%}
+{{- 'HEAD(assistant)' -}}
+{%- if text -%}
+{%- generation -%}{{ text + ('LAST' if loop.last else 'CLOSE') }}{%- endgeneration -%}{{- 'AFTER' -}}
+{%- endif -%}
+{%- else -%}{{- 'HEAD(user)' + text + ('CLOSEAFTER' if text else '') -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ 'HEAD(assistant)' }}{%- endif -%}
+"""
+MACROS = CHAT_TEMPLATE.partition("{%- for message in messages -%}")[0]
 SAMPLE: list[dict[str, Any]] = [
     {"role": "system", "content": "s"},
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "q"}]},
@@ -43,19 +64,20 @@ SAMPLE: list[dict[str, Any]] = [
 ]
 
 
-def named_template(name: str) -> str:
-    """The chat template of one of InternVL's prompt formats. Raises `KeyError` for an unknown name."""
-    system, separator = FORMATS[name]
-    opening = (
-        f"{{%- if messages[0]['role'] != 'system' -%}}{{{{- '<|im_start|>system\\n{system}<|im_end|>{separator}' -}}}}"
-    )
-    template = CHAT_TEMPLATE.replace(FIRST_TURN, opening + "{%- endif -%}\n" + FIRST_TURN)
-    if not separator:
-        template = template.replace(AFTER_TURN, "{%- endfor -%}")
-    if name == "phi3-chat":
-        for old, new in PHI3.items():
-            template = template.replace(old, new)
-    return template
+def named_template(name: str, system_message: str | None = None) -> str:
+    """The chat template of one of InternVL's prompt formats, with its own system message or another.
+
+    Raises `KeyError` for an unknown name.
+    """
+    system, after = FORMATS[name]
+    head, close, answer, last = TURNS.get(name, CHATML_TURNS)
+    if system_message is not None:
+        system = json.dumps(system_message, ensure_ascii=False)[1:-1].replace("'", "\\'").replace('\\"', '"')
+    template = FORMAT.replace("CLOSE", close).replace("AFTER", after).replace("LAST", last)
+    template = template.replace("HEAD(assistant)", answer)
+    for role in ("system", "user"):
+        template = template.replace(f"HEAD({role})", head.format(role=role))
+    return MACROS + template.replace("SYSTEM", system)
 
 
 def adopted_template(template: str, video_token: str) -> str:
@@ -83,6 +105,8 @@ def read_template(folder: Path) -> str | None:
 
 def end_of_turn(template: str) -> str:
     """The token that closes the assistant's turns in a template."""
+    if "<|return|>" in template:
+        return "<|return|>"
     return "<|end|>" if "<|im_end|>" not in template and "<|end|>" in template else "<|im_end|>"
 
 

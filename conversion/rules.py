@@ -9,6 +9,8 @@ A file holds a list of objects:
     shape       expected source shape; an entry is a number, a dimension, or their product, such as "4*width".
                 Left out where the target's own shape says it
     reason      why the tensor is dropped
+    place       where the tensor goes in a target that is made of many: "expert" or "expert.part", with groups as in
+                targets. The parts of one expert are put one below the other, the experts into a dimension in front
 """
 
 import json
@@ -22,7 +24,7 @@ from .transforms import TRANSFORMS, Dims
 
 
 FOLDER = Path(__file__).parent / "rules"
-FIELDS = {"pattern", "targets", "transform", "shape", "reason"}
+FIELDS = {"pattern", "targets", "transform", "shape", "reason", "place"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ class Rule:
     transform: str = "copy"
     shape: tuple[str | int, ...] | None = None
     reason: str = ""
+    place: str | None = None
+
+    def place_of(self, name: str) -> tuple[int, int] | None:
+        """Expert and part of a source tensor that is one of many, else None."""
+        match = self.pattern.fullmatch(name)
+        if self.place is None or match is None:
+            return None
+        expert, _, part = self.place.format(*match.groups()).partition(".")
+        return int(expert), int(part or 0)
 
     def target_names(self, name: str) -> list[str] | None:
         """The targets of a source tensor, or None when the rule is not about it."""
@@ -67,6 +78,8 @@ def _parse(entry: dict[str, Any], path: Path) -> Rule:
         raise ValueError(f"{path.name}: the transform {transform!r} is unknown; there are {', '.join(TRANSFORMS)}.")
     if not entry["targets"] and not entry.get("reason"):
         raise ValueError(f"{path.name}: the rule {entry['pattern']!r} drops a tensor without a reason.")
+    if entry.get("place") is not None and len(entry["targets"]) != 1:
+        raise ValueError(f"{path.name}: the rule {entry['pattern']!r} has a place and not one target.")
     shape = entry.get("shape")
     return Rule(
         pattern=re.compile(entry["pattern"]),
@@ -74,6 +87,7 @@ def _parse(entry: dict[str, Any], path: Path) -> Rule:
         transform=transform,
         shape=None if shape is None else tuple(shape),
         reason=entry.get("reason", ""),
+        place=entry.get("place"),
     )
 
 

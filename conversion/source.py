@@ -111,6 +111,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def optional_json(path: Path) -> dict[str, Any]:
+    """The same, or an empty one where there is no such file."""
+    return read_json(path) if path.is_file() else {}
+
+
 def _weight_map(folder: Path) -> dict[str, str]:
     weight_map = read_json(folder / INDEX_FILE).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):

@@ -2,6 +2,13 @@
 """Configuration of PVC: the progressive vision encoder and the vision-language model around it.
 
 Field names follow transformers; the PVC-specific ones follow docs/architecture.md ("Terms").
+
+transformers' loader of remote code reads this text, too, and copies together with this file those that go with it
+everywhere (compat_pvc.complete_copies says why):
+
+    from .card_pvc import ...
+    from .modeling_vision_pvc import ...
+    from .temporal_cache_pvc import ...
 """
 
 from .compat_pvc import CACHE_NAME  # first: an old transformers stops here

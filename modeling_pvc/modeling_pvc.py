@@ -33,6 +33,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.generic import accepts_precomputed_kwargs, can_return_tuple
 
+from .card_pvc import complete_model_card  # noqa: F401  (for the loader: compat_pvc.complete_copies)
 from .compat_pvc import CACHE_NAME, check_chunked_prefill, takes_cache
 from .configuration_pvc import FIRST_MERGE, PVCConfig
 from .modeling_vision_pvc import (
@@ -44,6 +45,7 @@ from .modeling_vision_pvc import (
     may_read_values,
     run_in_chunks,
 )
+from .temporal_cache_pvc import PVCTemporalCache  # noqa: F401
 
 
 # What `peft.LoraConfig(target_modules=None)` means for PVC: as for most models, queries and values.

@@ -28,7 +28,10 @@ from transformers.video_utils import VideoInput
 from .budget_pvc import fit_media
 from .image_processing_pvc import PVCImageProcessorKwargs
 from .media_pvc import ImageSource, VideoSource, flatten_images, flatten_videos, normalize_messages
+from .pictures_pvc import image_size  # noqa: F401  (for the loader: compat_pvc.complete_copies)
+from .video_backends_pvc import open_video  # noqa: F401
 from .video_processing_pvc import PVCVideoProcessorKwargs, sample_frame_indices
+from .video_reader_pvc import VideoReader  # noqa: F401
 
 
 # Content may be a string or blocks for every role. The generation markers let trainers find the assistant's tokens.

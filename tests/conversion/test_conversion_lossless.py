@@ -6,8 +6,8 @@ import functools
 import pytest
 import torch
 from conversion_sources import native_source
-from internvl_reference import chat_logits, random_chat_source
-from safetensors.torch import load_file
+from internvl_reference import chat_logits, random_chat_source, split_experts
+from safetensors.torch import load_file, save_file
 
 from conversion import Options, convert, verify
 from conversion.step_switch import sinusoids, solve_step_switch
@@ -38,10 +38,22 @@ NATIVE = {
 }
 
 
+def skip_experts_in_float64(name, dtype):
+    if dtype == torch.float64 and name in ("qwen3_moe", "gpt_oss"):
+        pytest.skip("torch multiplies groups of experts up to float32")
+
+
+QWEN3_MOE = {"head_dim": 12, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 28}
+GPT_OSS = {"head_dim": 12, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8}
+NATIVE["qwen3_moe"] = ({}, {"model_type": "qwen3_moe", **QWEN3_MOE, "mlp_only_layers": [1]}, True)
+NATIVE["gpt_oss"] = ({}, {"model_type": "gpt_oss", **GPT_OSS}, False)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("name", NATIVE)
 def test_native_layout_keeps_its_logits(tmp_path, name, dtype):
     vision, text, tied = NATIVE[name]
+    skip_experts_in_float64(name, dtype)
     native_source(tmp_path / "source", vision, text, tied, dtype)
     convert(str(tmp_path / "source"), tmp_path / "target")
     comparison = verify(str(tmp_path / "source"), tmp_path / "target")
@@ -58,6 +70,9 @@ CHAT = {
     "qwen3": ("qwen3", {}, {"head_dim": 12}),
     "llama": ("llama", {}, {}),
     "phi3": ("phi3", {}, {}),
+    "qwen3_moe": ("qwen3_moe", {}, QWEN3_MOE),
+    "gpt_oss": ("gpt_oss", {}, GPT_OSS),
+    "internlm3": ("internlm3", {}, {"head_dim": 12, "bias": True, "qkv_bias": True}),
 }
 
 
@@ -65,11 +80,31 @@ CHAT = {
 @pytest.mark.parametrize("name", CHAT)
 def test_remote_code_layout_keeps_its_logits(tmp_path, name, dtype):
     text_type, vision, text = CHAT[name]
+    skip_experts_in_float64(name, dtype)
     source = random_chat_source(tmp_path / "source", text_type, vision, text, dtype)
     convert(str(tmp_path / "source"), tmp_path / "target")
     reference = functools.partial(chat_logits, *source)
     comparison = verify(str(tmp_path / "source"), tmp_path / "target", reference=reference)
     assert comparison.magnitude > 0.1
+
+
+def test_experts_in_tensors_of_their_own(tmp_path):
+    """As transformers 4 wrote them, and InternVL3.5-30B-A3B has them: the same target as from stacked ones."""
+    config, tensors = random_chat_source(tmp_path / "source", "qwen3_moe", text=QWEN3_MOE)
+    convert(str(tmp_path / "source"), tmp_path / "stacked")
+    split = split_experts(tensors)
+    assert len(split) == len(tensors) + 2 * (3 * 5 - 2)
+    save_file(split, tmp_path / "source" / "model.safetensors", metadata={"format": "pt"})
+    result = convert(str(tmp_path / "source"), tmp_path / "target")
+    assert sorted(result.plan.used) == sorted(split)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("stacked", "target"))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    verify(str(tmp_path / "source"), tmp_path / "target", reference=functools.partial(chat_logits, config, tensors))
+
+    del split["language_model.model.layers.1.mlp.experts.3.up_proj.weight"]
+    save_file(split, tmp_path / "source" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"layers\.1\.mlp\.experts\.gate_up_proj .*5 experts with 2 parts"):
+        convert(str(tmp_path / "source"), tmp_path / "incomplete")
 
 
 def test_remote_code_layout_with_norms_of_the_large_encoder(tmp_path):

@@ -287,7 +287,7 @@ def sentencepiece_file(path, dummy_prefix, model_type=2):
     pieces += [(piece, -float(i), 1) for i, piece in enumerate(PIECES)]
     pieces += [("[UNUSED_TOKEN_1]", -1000.0, 4), ("[UNUSED_TOKEN_2]", -1001.0, 4)]
     fields = [(1, message((1, piece.encode()), (2, score), (3, kind))) for piece, score, kind in pieces]
-    fields += [(2, message((3, model_type))), (3, message((1, b"identity"), (3, int(dummy_prefix))))]
+    fields += [(2, message((3, model_type))), (3, message((1, b"identity"), (3, int(dummy_prefix)), (4, 0)))]
     path.write_bytes(message(*fields))
     return {piece: (i, score) for i, (piece, score, kind) in enumerate(pieces)}
 

@@ -42,11 +42,14 @@ TEXT = {
     "pad_token_id": 2,
 }
 ARCHITECTURES = {
+    "gpt_oss": "GptOssForCausalLM",
     "internlm2": "InternLM2ForCausalLM",
+    "internlm3": "InternLM3ForCausalLM",
     "llama": "LlamaForCausalLM",
     "phi3": "Phi3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
 }
 IMAGE_TOKEN_ID = 200
 
@@ -160,6 +163,23 @@ def random_chat_source(folder, text_type, vision=None, text=None, dtype=torch.fl
     (folder / "config.json").write_text(json.dumps(config))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return config, tensors
+
+
+def split_experts(tensors):
+    """Stacked experts, as transformers 5 holds them -> one tensor for each, as transformers 4 wrote them."""
+    split = {}
+    for name, tensor in tensors.items():
+        stem, _, kind = name.rpartition(".")
+        if not stem.endswith(".experts"):
+            split[name] = tensor
+            continue
+        for i, expert in enumerate(tensor):
+            if kind == "gate_up_proj":
+                gate, up = expert.chunk(2)
+                split |= {f"{stem}.{i}.gate_proj.weight": gate.clone(), f"{stem}.{i}.up_proj.weight": up.clone()}
+            else:
+                split[f"{stem}.{i}.{kind}.weight"] = expert.clone()
+    return split
 
 
 def rms_norm(x, weight, eps):

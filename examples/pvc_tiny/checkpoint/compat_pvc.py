@@ -1,15 +1,19 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """What differs between the versions of transformers that PVC runs on. The other files are written for the newest.
 
-Lines go as the floor rises: each says from which version on it is not needed.
+Lines go as the floor rises: each says from which version on it is not needed. `complete_copies` stays as long as the
+loader of remote code leaves files behind that were cut short.
 """
 
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import transformers
+from huggingface_hub.constants import HF_HUB_CACHE
 from transformers.utils import logging
 
 
@@ -37,6 +41,31 @@ def check_transformers_version(version: str) -> None:
         )
 
 
+def complete_copies(folder: Path) -> None:
+    """Completes files of code that transformers' modules cache holds cut short; called when this file is imported.
+
+    transformers copies a repository's files into `folder` one by one, not at once, and never a second time: what a
+    process that was killed has left stays. It copies what the file that it loads imports itself, but of a file that is
+    there it looks no further: therefore files that an auto_map names import all that they need, even indirectly.
+
+    Raises `ImportError` with the remedy where a file cannot be completed.
+    """
+    if not re.fullmatch("[0-9a-f]{40}", folder.name):  # the package, or a local folder, which is compared at each load
+        return
+    for original in Path(HF_HUB_CACHE).glob(f"models--*/snapshots/{folder.name}/*_pvc.py"):
+        copy = folder / original.name
+        wanted = original.read_bytes()
+        if not copy.is_file() or len(found := copy.read_bytes()) >= len(wanted) or not wanted.startswith(found):
+            continue
+        part = copy.with_name(f"{copy.name}.{os.getpid()}")
+        try:
+            part.write_bytes(wanted)
+            os.replace(part, copy)
+        except OSError as error:
+            raise ImportError(f"{copy} is cut short. Delete {folder} and load again.") from error
+
+
+complete_copies(Path(__file__).parent)
 check_transformers_version(transformers.__version__)
 INSTALLED = release_of(transformers.__version__)
 

@@ -22,6 +22,7 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType, auto_docstring
 
+from .media_pvc import SOURCE_TYPES  # noqa: F401  (for the loader: compat_pvc.complete_copies)
 from .pictures_pvc import (
     FrameWriter,
     check_convert_rgb,

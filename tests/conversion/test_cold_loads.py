@@ -1,0 +1,76 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""A model of the Hub loads from an empty cache in several processes at once, and from a damaged modules cache."""
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conversion_sources import chat_source
+from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
+
+from conversion import convert
+
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "modeling_pvc"
+ENTRIES = ["configuration_pvc", "modeling_pvc", "modeling_vision_pvc", "processing_pvc"]
+ENTRIES += ["image_processing_pvc", "video_processing_pvc"]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_entry_files_name_all_that_they_need(name):
+    """transformers' loader looks for nested imports only when it copies a file, and skips files that are there."""
+    path = PACKAGE / f"{name}.py"
+    needed = {Path(file).stem for file in get_relative_import_files(path)} - {name}
+    assert set(get_relative_imports(path)) == needed
+
+
+def test_eight_processes_at_once_and_killed_on_the_way(tmp_path):
+    """Four rounds of `cold_loads.py`; fifty were run by hand."""
+    chat_source(tmp_path / "source", 262)
+    convert(str(tmp_path / "source"), tmp_path / "target")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    command = [sys.executable, str(ROOT / "tests/support/cold_loads.py"), str(tmp_path / "target"), "4"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-1000:]
+
+
+@pytest.fixture
+def caches(tmp_path, monkeypatch):
+    """The modules cache's folder of a commit, and its download."""
+    download = tmp_path / "hub" / "models--org--pvc" / "snapshots" / COMMIT
+    copies = tmp_path / "modules" / COMMIT
+    for folder in (download, copies):
+        folder.mkdir(parents=True)
+        for path in PACKAGE.glob("*_pvc.py"):
+            shutil.copy(path, folder)
+    compat = importlib.import_module("modeling_pvc.compat_pvc")
+    monkeypatch.setattr(compat, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return compat.complete_copies, copies, download
+
+
+@pytest.mark.parametrize("length", [0, 4096])
+def test_files_that_were_cut_short_are_completed(caches, length):
+    complete, copies, download = caches
+    os.truncate(copies / "modeling_pvc.py", length)
+    edited = (copies / "card_pvc.py").read_bytes() + b"# mine\n"
+    (copies / "card_pvc.py").write_bytes(edited)
+    (copies / "media_pvc.py").write_text("# mine")
+    complete(copies)
+    assert (copies / "modeling_pvc.py").read_bytes() == (download / "modeling_pvc.py").read_bytes()
+    assert (copies / "card_pvc.py").read_bytes() == edited  # somebody's changes are not ours to undo
+    assert (copies / "media_pvc.py").read_text() == "# mine"
+    assert {path.name for path in copies.iterdir()} == {path.name for path in download.iterdir()}
+
+
+def test_a_cache_that_cannot_be_repaired_is_named(caches, monkeypatch):
+    complete, copies, _ = caches
+    os.truncate(copies / "modeling_pvc.py", 10)
+    monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(PermissionError("read-only")))
+    with pytest.raises(ImportError, match=rf"Delete .*{COMMIT} and load again"):
+        complete(copies)
