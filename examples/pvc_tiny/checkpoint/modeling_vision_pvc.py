@@ -348,8 +348,9 @@ class PVCProgressiveLayer(PVCVisionLayer):
 
 def normalize_raw_frames(frames: torch.Tensor) -> torch.Tensor:
     """uint8[N, 3, H, W] -> float32[N, 3, H, W], normalised with ImageNet's mean and deviation, as InternVL does."""
+    # filled, not copied from a list, which a GPU would wait for
     mean, std = (
-        torch.tensor(values, device=frames.device, dtype=torch.float32)[:, None, None]
+        torch.stack([torch.full((1, 1), value, dtype=torch.float32, device=frames.device) for value in values])
         for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     )
     return (frames.float() / 255 - mean) / std
