@@ -96,10 +96,20 @@ class Bench:
     Args:
         budget: seconds for all rows together; rows that do not fit are left out, with their estimated time.
         repeats: runs of each contestant, of which the median counts. Rows that do not fit otherwise get 3.
+        note: is called with all rows so far whenever one is finished, so that nothing is lost if the process ends.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, limits: Limits, budget: float, repeats: int):
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        limits: Limits,
+        budget: float,
+        repeats: int,
+        note: Callable[[list[Row]], None] = lambda rows: None,
+    ):
         self.device, self.dtype, self.limits = device, dtype, limits
+        self.note = note
         self.left, self.repeats = budget, repeats
         self.least, self.spent = ASSUMED_SHARE, 1.0  # seconds at the limit, and measured, of all runs so far
         self.rows: list[Row] = []
@@ -135,6 +145,7 @@ class Bench:
         else:
             row.skipped = f"not run: estimated {needed:.0f} s"
         self.rows.append(row)
+        self.note(self.rows)
         return row
 
     def _measure(self, row: Row, spec: Spec, repeats: int) -> None:

@@ -1,6 +1,6 @@
 """A device that is not there: tensors say that they are on it and compute on the CPU.
 
-It finds without a GPU what a GPU would refuse, a tensor made on the CPU and used with one on the device, and what a GPU
+It finds without a GPU what one would refuse, a tensor made on the CPU and used with one on the device, and what it
 would wait for, a value read back or copied over. torch's hook for backends written in Python gives the name.
 """
 
