@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 FULL_MINUTES = 20  # what the parts' seconds below are for
 LEAST_SECONDS = 60  # of any part: a process that imports torch and transformers takes a while to begin
 SHARE_FOR_ROWS = 0.6  # of a suite's limit; the rest is for building models
-REHEARSED_ROWS = 3.0  # seconds of rows of each suite at the tiny shape
+REHEARSED = ["--rows", "1", "--repeats", "1", "--dtype", "float32"]  # of each suite at the tiny shape
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class Part:
 
 def suite(name: str, shape: str, seconds: float) -> Part:
     def command(options: argparse.Namespace, limit: float) -> list[str]:
-        rows = REHEARSED_ROWS if shape == "tiny" else SHARE_FOR_ROWS * limit
         arguments = [str(HERE / "run.py"), name, "--shape", shape, "--device", options.device]
-        arguments += ["--max-seconds", f"{rows:.0f}", "--json", str(report_of(options.out, f"{name}-{shape}"))]
+        arguments += ["--max-seconds", f"{SHARE_FOR_ROWS * limit:.0f}"]
+        arguments += ["--json", str(report_of(options.out, f"{name}-{shape}"))]
         # run.py would fill tables by itself: those of the day are filled from day.json
-        return [*arguments, "--docs", os.devnull, *(["--dtype", "float32"] if shape == "tiny" else [])]
+        return [*arguments, "--docs", os.devnull, *(REHEARSED if shape == "tiny" else [])]
 
     return Part(f"{name}-{shape}", seconds, f"{name}:{shape}", command)
 
 
 def device_tests(options: argparse.Namespace, limit: float) -> list[str]:
     tests = str(HERE.parent / "tests" / "device")
-    return ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--timeout", f"{limit:.0f}", tests]
+    return ["-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", "--timeout", f"{limit:.0f}", tests]
 
 
 def profile(options: argparse.Namespace, limit: float) -> list[str]:
@@ -85,7 +85,7 @@ def training(options: argparse.Namespace, limit: float) -> list[str]:
 def parts_of(shape: str) -> list[Part]:
     """In order of value: whether it is right, the two goals, where time goes, everything else."""
     whole = [
-        Part("tests", 150, "tests", device_tests),
+        Part("tests", 240, "tests", device_tests),
         suite("prefill", shape, 150),
         suite("encode", shape, 120),
         Part("profile", 60, f"profile:{shape}", profile),
@@ -96,7 +96,7 @@ def parts_of(shape: str) -> list[Part]:
         Part("layouts", 30, "layouts", layouts),
     ]
     if shape == "8b":
-        seconds = {"prefill": 60, "encode": 50, "decode": 60, "stream": 45, "train": 45, "scale": 30}
+        seconds = {"prefill": 50, "encode": 45, "decode": 55, "stream": 45, "train": 45, "scale": 20}
         whole += [suite(name, "1b", limit) for name, limit in seconds.items()]
     return [*whole, Part("training", 1200, "training", training)]  # in the time that is left
 

@@ -10,7 +10,7 @@ from tables import markdown, write_section
 
 
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-LINES = 30  # of what a part without a report printed last
+LINES = 60  # of what a part without a report printed last
 
 
 def overview(day: dict) -> str:

@@ -41,6 +41,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         type=float,
         help=f"for all rows (default: {CPU_SECONDS:.0f} on a CPU, {GPU_SECONDS:.0f} on a GPU)",
     )
+    parser.add_argument("--rows", type=int, help="only so many of each table, the cheapest (default: all)")
     parser.add_argument("--json", type=Path, help="write every run's time here, row by row")
     parser.add_argument("--docs", type=Path, default=DOCS, help="file with markers to put the tables (default: docs/)")
     return parser.parse_args(arguments)
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> str:
         if options.json:
             write_file(options.json, json.dumps(report(options, facts, limits, rows, tables), indent=1))
 
-    bench = Bench(device, dtype, limits, budget, options.repeats, note=keep)
+    bench = Bench(device, dtype, limits, budget, options.repeats, options.rows, note=keep)
     tables = importlib.import_module(f"suites.{options.suite}").run(bench, shape)  # two of them need peft
     body = f"{describe(options, facts, limits)}\n\n{tables}"
     print(body)

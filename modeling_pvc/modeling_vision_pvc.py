@@ -134,7 +134,7 @@ class PVCClipGroup(NamedTuple):
 
     num_clips: int
     num_steps: int
-    mask: torch.Tensor  # bool[1, 1, num_steps, seen steps], True where a step (row) sees another (column)
+    mask: torch.Tensor | None  # bool[1, 1, num_steps, seen steps], True where a step (row) sees another (column)
 
 
 class PVCTemporalAttention(PVCVisionAttention):
@@ -627,8 +627,10 @@ class PVCVisionModel(PVCPreTrainedModel):
         longest = max(group.num_steps for group in groups)
         return torch.arange(past[0], past[0] + longest, device=device), torch.cat(indices), groups
 
-    def _temporal_mask(self, steps: torch.Tensor, clips: torch.Tensor, num_kept: int = 0) -> torch.Tensor:
+    def _temporal_mask(self, steps: torch.Tensor, clips: torch.Tensor, num_kept: int = 0) -> torch.Tensor | None:
         """Steps int[T] of clips int[T] (or int[1]) -> bool[1, 1, T, kept + T]: a step sees the earlier of its clip.
+
+        None for a step alone, which sees all that is kept: no kernels for a mask, in each layer once more.
 
         Two clips of 3 and 2 steps, 1 for seen:
             1 0 0 0 0
@@ -637,6 +639,8 @@ class PVCVisionModel(PVCPreTrainedModel):
             0 0 0 1 0
             0 0 0 1 1
         """
+        if len(steps) == 1:
+            return None
         kept = torch.arange(-num_kept, 0, device=steps.device)  # of a stream, which is one clip
         age = steps[:, None] - torch.cat([kept, steps])[None, :]
         seen = (age >= 0) & (clips[:, None] == clips[None, :])
