@@ -96,18 +96,31 @@ class Bench:
     Args:
         budget: seconds for all rows together; rows that do not fit are left out, with their estimated time.
         repeats: runs of each contestant, of which the median counts. Rows that do not fit otherwise get 3.
+        most_rows: of each table; the cheapest ones. None for all.
+        note: is called with all rows so far whenever one is finished, so that nothing is lost if the process ends.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, limits: Limits, budget: float, repeats: int):
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        limits: Limits,
+        budget: float,
+        repeats: int,
+        most_rows: int | None = None,
+        note: Callable[[list[Row]], None] = lambda rows: None,
+    ):
         self.device, self.dtype, self.limits = device, dtype, limits
+        self.most_rows, self.note = most_rows, note
         self.left, self.repeats = budget, repeats
         self.least, self.spent = ASSUMED_SHARE, 1.0  # seconds at the limit, and measured, of all runs so far
         self.rows: list[Row] = []
 
     def compare_all(self, specs: list[Spec]) -> list[Row]:
         """Rows in the order given, measured from the cheapest on, so that the time goes to as many as possible."""
-        rows = {spec.label: self.compare(spec) for spec in sorted(specs, key=lambda spec: self.estimate(spec.costs))}
-        return [rows[spec.label] for spec in specs]
+        cheapest = sorted(specs, key=lambda spec: self.estimate(spec.costs))[: self.most_rows]
+        rows = {spec.label: self.compare(spec) for spec in cheapest}
+        return [rows[spec.label] for spec in specs if spec.label in rows]
 
     def estimate(self, costs: list[tuple[float, float]]) -> float:
         """Seconds of calls with such (FLOPs, bytes moved), from the share of the limit reached so far."""
@@ -135,6 +148,7 @@ class Bench:
         else:
             row.skipped = f"not run: estimated {needed:.0f} s"
         self.rows.append(row)
+        self.note(self.rows)
         return row
 
     def _measure(self, row: Row, spec: Spec, repeats: int) -> None:

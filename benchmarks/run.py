@@ -19,7 +19,7 @@ import torch
 from harness import Bench, Row
 from limits import Limits, copy_rate, environment, matrix_rate, quicker_dtype
 from shapes import SHAPES
-from tables import write_section
+from tables import comparison, write_file, write_section
 
 
 SUITES = ("encode", "prefill", "decode", "stream", "preprocess", "train", "scale")
@@ -41,7 +41,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         type=float,
         help=f"for all rows (default: {CPU_SECONDS:.0f} on a CPU, {GPU_SECONDS:.0f} on a GPU)",
     )
-    parser.add_argument("--json", type=Path, help="write every run's time here")
+    parser.add_argument("--rows", type=int, help="only so many of each table, the cheapest (default: all)")
+    parser.add_argument("--json", type=Path, help="write every run's time here, row by row")
     parser.add_argument("--docs", type=Path, default=DOCS, help="file with markers to put the tables (default: docs/)")
     return parser.parse_args(arguments)
 
@@ -53,13 +54,16 @@ def main(arguments: list[str] | None = None) -> str:
     facts = environment(device, dtype)
     limits = Limits(matrix_rate(shape.config, device, dtype), copy_rate(device))
     budget = options.max_seconds or (GPU_SECONDS if device.type == "cuda" else CPU_SECONDS)
-    bench = Bench(device, dtype, limits, budget, options.repeats)
 
+    def keep(rows: list[Row], tables: str = "") -> None:
+        if options.json:
+            write_file(options.json, json.dumps(report(options, facts, limits, rows, tables), indent=1))
+
+    bench = Bench(device, dtype, limits, budget, options.repeats, options.rows, note=keep)
     tables = importlib.import_module(f"suites.{options.suite}").run(bench, shape)  # two of them need peft
     body = f"{describe(options, facts, limits)}\n\n{tables}"
     print(body)
-    if options.json:
-        options.json.write_text(json.dumps(report(options, facts, limits, bench.rows, tables), indent=1))
+    keep(bench.rows, tables)
     marker = f"{options.suite}:{options.shape}:{device.type}"
     if f"<!-- {marker} -->" in options.docs.read_text():
         write_section(options.docs, marker, body)
@@ -78,6 +82,7 @@ def describe(options: argparse.Namespace, facts: dict, limits: Limits) -> str:
 
 
 def report(options: argparse.Namespace, facts: dict, limits: Limits, rows: list[Row], tables: str) -> dict:
+    """Everything measured. Without `tables` the suite has not ended: the rows so far stand in one plain table."""
     contestants = [
         {
             "row": row.label,
@@ -100,7 +105,9 @@ def report(options: argparse.Namespace, facts: dict, limits: Limits, rows: list[
         "limits": limits._asdict(),
         "results": contestants,
         "skipped": skipped,
-        "tables": tables,
+        "complete": bool(tables),
+        "head": describe(options, facts, limits),
+        "tables": tables or comparison(options.suite, rows),
     }
 
 

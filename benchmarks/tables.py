@@ -55,7 +55,11 @@ def replace_section(text: str, marker: str, body: str) -> str:
 
 def write_section(path: Path, marker: str, body: str) -> None:
     """Puts `body` between the markers of the file, which is replaced as a whole or not at all."""
-    text = replace_section(path.read_text(), marker, body)
+    write_file(path, replace_section(path.read_text(), marker, body))
+
+
+def write_file(path: Path, text: str) -> None:
+    """Replaces the file as a whole or not at all."""
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(text)
     os.replace(unfinished, path)

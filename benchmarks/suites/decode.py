@@ -16,7 +16,7 @@ from tables import comparison
 from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel, StaticCache
 
 
-FRAMES = (16, 64, 96)
+FRAMES = (16, 64, 96, 256, 512)
 STEPS = 16  # tokens per run
 COMPILED_FAMILIES = 2  # PVC and InternVL-HF: every length of the cache is compiled for itself
 COMPILE_SECONDS = 60.0  # about, each

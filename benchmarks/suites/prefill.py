@@ -16,7 +16,7 @@ from tables import comparison
 from transformers import PreTrainedModel
 
 
-FRAMES = (4, 8, 16, 64, 96)
+FRAMES = (4, 8, 16, 64, 96, 256, 512)
 
 
 @torch.no_grad()

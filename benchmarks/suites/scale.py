@@ -53,10 +53,9 @@ def run(bench: Bench, shape: Shape) -> str:
         costs = [(2 * (1 + FEWEST_REPEATS) * PROCESSES * (PROCESS_FRAMES * frame + text), 0)]
         sentences.append(bench.afford("two processes", costs, lambda: two_processes(bench, shape)))
     rows = bench.compare_all(specs)
+    frames_of = {spec.label: batch * frames for spec, (batch, frames) in zip(specs, videos)}
     per_frame = {
-        (row.label, "PVC"): f"{1e3 * row.results[0].median / (batch * frames):.0f}"
-        for (batch, frames), row in zip(videos, rows)
-        if row.results
+        (row.label, "PVC"): f"{1e3 * row.results[0].median / frames_of[row.label]:.0f}" for row in rows if row.results
     }
     return "\n\n".join([comparison("encode", rows, {"ms per frame": per_frame}), *sentences])
 

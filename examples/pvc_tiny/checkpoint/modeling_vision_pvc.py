@@ -134,7 +134,7 @@ class PVCClipGroup(NamedTuple):
 
     num_clips: int
     num_steps: int
-    mask: torch.Tensor  # bool[1, 1, num_steps, seen steps], True where a step (row) sees another (column)
+    mask: torch.Tensor | None  # bool[1, 1, num_steps, seen steps], True where a step (row) sees another (column)
 
 
 class PVCTemporalAttention(PVCVisionAttention):
@@ -348,8 +348,9 @@ class PVCProgressiveLayer(PVCVisionLayer):
 
 def normalize_raw_frames(frames: torch.Tensor) -> torch.Tensor:
     """uint8[N, 3, H, W] -> float32[N, 3, H, W], normalised with ImageNet's mean and deviation, as InternVL does."""
+    # filled, not copied from a list, which a GPU would wait for
     mean, std = (
-        torch.tensor(values, device=frames.device, dtype=torch.float32)[:, None, None]
+        torch.stack([torch.full((1, 1), value, dtype=torch.float32, device=frames.device) for value in values])
         for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     )
     return (frames.float() / 255 - mean) / std
@@ -631,8 +632,10 @@ class PVCVisionModel(PVCPreTrainedModel):
         longest = max(group.num_steps for group in groups)
         return torch.arange(past[0], past[0] + longest, device=device), torch.cat(indices), groups
 
-    def _temporal_mask(self, steps: torch.Tensor, clips: torch.Tensor, num_kept: int = 0) -> torch.Tensor:
+    def _temporal_mask(self, steps: torch.Tensor, clips: torch.Tensor, num_kept: int = 0) -> torch.Tensor | None:
         """Steps int[T] of clips int[T] (or int[1]) -> bool[1, 1, T, kept + T]: a step sees the earlier of its clip.
+
+        None for a step alone, which sees all that is kept: no kernels for a mask, in each layer once more.
 
         Two clips of 3 and 2 steps, 1 for seen:
             1 0 0 0 0
@@ -641,12 +644,15 @@ class PVCVisionModel(PVCPreTrainedModel):
             0 0 0 1 0
             0 0 0 1 1
         """
+        window = self.config.temporal_window
+        if window is not None and window < 1:
+            raise ValueError(f"temporal_window={window} must be at least 1, or None for all steps.")
+        if len(steps) == 1:
+            return None
         kept = torch.arange(-num_kept, 0, device=steps.device)  # of a stream, which is one clip
         age = steps[:, None] - torch.cat([kept, steps])[None, :]
         seen = (age >= 0) & (clips[:, None] == clips[None, :])
-        if (window := self.config.temporal_window) is not None:
-            if window < 1:
-                raise ValueError(f"temporal_window={window} must be at least 1, or None for all steps.")
+        if window is not None:
             seen = seen & (age < window)
         return seen[None, None]
 
