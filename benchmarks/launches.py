@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from families import Family
-from harness import CPU_ATTENTION
+from harness import ATTENTION_FLOPS
 from parts import Spans, clocked, pvc_spans
 from shapes import SHAPES
 from tables import markdown, write_section
@@ -72,9 +72,9 @@ class Counts(TorchDispatchMode):
 
     @staticmethod
     def _flops(packet, args, kwargs, output) -> float:
-        if packet in CPU_ATTENTION:
+        if packet in ATTENTION_FLOPS:
             shapes = tree_map_only(torch.Tensor, lambda tensor: tensor.shape, args)
-            return CPU_ATTENTION[packet](*shapes)
+            return ATTENTION_FLOPS[packet](*shapes)
         return flop_registry[packet](*args, **kwargs, out_val=output) if packet in flop_registry else 0
 
 

@@ -9,7 +9,7 @@ import run
 import torch
 from costs import cache_bytes, counted_flops, measured_cache_bytes, text_flops
 from families import FAMILIES, Family, InternVL, build, raw_frames
-from harness import Bench, Case, Spec
+from harness import ATTENTION_FLOPS, Bench, Case, Spec
 from limits import Limits
 from shapes import SHAPES
 from suites import decode, encode, prefill, preprocess, scale, stream, train
@@ -178,6 +178,17 @@ def one_row(bench):
     assert [row.label for row in rows] == ["too much", "small"]
     assert [result.flops for result in rows[1].results] == [1024, 1024]  # 2 * 8 ** 3
     return "table"
+
+
+def test_attention_with_fewer_keys_than_queries_is_counted():
+    """Products of queries and keys, and of weights and values; twice that and a half, backwards."""
+    query, key = (1, 8, 4, 16), (1, 2, 6, 16)
+    forward, backward = (
+        ATTENTION_FLOPS[getattr(torch.ops.aten, f"_scaled_dot_product_flash_attention{name}")]
+        for name in ("", "_backward")
+    )
+    assert forward(query, key, key) == 2 * (2 * 8 * 4 * 6 * 16)
+    assert backward(query, query, key, key) == 5 * (2 * 8 * 4 * 6 * 16)
 
 
 def test_rows_are_noted_as_they_come_the_cheapest_alone_if_so_asked():
