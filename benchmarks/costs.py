@@ -4,7 +4,7 @@
 from collections.abc import Callable
 
 import torch
-from harness import CPU_ATTENTION
+from harness import ATTENTION_FLOPS
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Cache, PreTrainedConfig
 
@@ -39,6 +39,6 @@ def measured_cache_bytes(cache: Cache) -> int:
 
 
 def counted_flops(function: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION_FLOPS) as counter:
         function()
     return counter.get_total_flops()

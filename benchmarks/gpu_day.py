@@ -175,7 +175,9 @@ def run(part: Part, options: argparse.Namespace, limit: float) -> dict:
 
 def wait(command: list[str], output, errors, limit: float, **environment: str) -> int | None:
     """The exit code, or None if the process, with all that it started, had to be ended."""
-    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **environment}
+    paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]  # the package need not be installed
+    settings = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.pathsep.join(paths)}
+    variables = {**os.environ, **settings, **environment}
     process = subprocess.Popen(
         command, stdout=output, stderr=errors, env=variables, cwd=HERE.parent, start_new_session=True
     )

@@ -18,14 +18,30 @@ from tqdm import tqdm
 
 
 aten = torch.ops.aten
-# What torch's counter has no entry for: attention on a CPU. The counter hands over shapes.
-CPU_ATTENTION = {
-    aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *rest, **named: sdpa_flop_count(
-        query, key, value
-    ),
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, query, key, value, *rest, **named: (
-        sdpa_backward_flop_count(grad, query, key, value)
-    ),
+
+
+def _forward_flops(query, key, value, *rest, **named) -> int:
+    """Of shapes [B, H, L, d]; torch 2.11 refuses to count keys and values of fewer heads than the queries."""
+    return sdpa_flop_count(query, *_all_heads(query, key, value))
+
+
+def _backward_flops(grad, query, key, value, *rest, **named) -> int:
+    return sdpa_backward_flop_count(grad, query, *_all_heads(query, key, value))
+
+
+def _all_heads(query, *shapes) -> list[tuple[int, ...]]:
+    return [(*query[:2], *shape[2:]) for shape in shapes]
+
+
+ATTENTION_FLOPS = {
+    **{
+        getattr(aten, f"_scaled_dot_product_{kernel}"): _forward_flops
+        for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
+    },
+    **{
+        getattr(aten, f"_scaled_dot_product_{kernel}_backward"): _backward_flops
+        for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
+    },
 }
 ASSUMED_SHARE = 0.4  # of the limit, to estimate with before anything has run
 FEWEST_REPEATS = 3
@@ -185,7 +201,7 @@ class Bench:
         if not case.countable:
             case.run()
             return case.flops, None
-        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        with FlopCounterMode(display=False, custom_mapping=ATTENTION_FLOPS) as counter:
             peak = self._peak_bytes(case)
         case.flops = counter.get_total_flops()
         if self.device.type == "cuda":

@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """What a forward asks of a GPU, counted without one: kernel launches, FLOPs and bytes per part.
 
-    python benchmarks/launches.py [--shape 8b]
+    python benchmarks/launches.py [--shape 8b] [--docs docs/benchmarks.md]
 
 Tensors are fake, so that no memory is needed. Every operation that computes or moves something counts as one launch,
 views and allocations as none; it reads its inputs and writes its outputs once, whatever caches do. A part's least time
@@ -13,14 +13,15 @@ eager PyTorch takes the host some 5 us (assumed): where a part's least time per 
 import argparse
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from families import Family
-from harness import CPU_ATTENTION
+from harness import ATTENTION_FLOPS
 from parts import Spans, clocked, pvc_spans
 from shapes import SHAPES
-from tables import markdown
+from tables import markdown, write_section
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -71,9 +72,9 @@ class Counts(TorchDispatchMode):
 
     @staticmethod
     def _flops(packet, args, kwargs, output) -> float:
-        if packet in CPU_ATTENTION:
+        if packet in ATTENTION_FLOPS:
             shapes = tree_map_only(torch.Tensor, lambda tensor: tensor.shape, args)
-            return CPU_ATTENTION[packet](*shapes)
+            return ATTENTION_FLOPS[packet](*shapes)
         return flop_registry[packet](*args, **kwargs, out_val=output) if packet in flop_registry else 0
 
 
@@ -151,11 +152,12 @@ def cases(model: PreTrainedModel, family: Family, frames: int) -> dict[str, Call
 
 
 @torch.no_grad()
-def main(arguments: list[str] | None = None) -> str:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="8b")
     parser.add_argument("--frames", type=int, default=64)
-    options = parser.parse_args(arguments)
+    parser.add_argument("--docs", type=Path, help="file whose section `counts:SHAPE` gets the tables")
+    options = parser.parse_args()
     os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = "1"  # fake tensors have no values to check
     family = Family(SHAPES[options.shape])
     tables = []
@@ -167,7 +169,8 @@ def main(arguments: list[str] | None = None) -> str:
         for title, run in cases(model, family, options.frames).items():
             tables.append(table(title, count(model, run)))
             print(tables[-1], end="\n\n", flush=True)
-    return "\n\n".join(tables)
+    if options.docs:
+        write_section(options.docs, f"counts:{options.shape}", "\n\n".join(tables))
 
 
 if __name__ == "__main__":

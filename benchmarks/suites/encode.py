@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from costs import counted_flops
 from families import Family, InternVL, build, raw_frames
-from harness import CPU_ATTENTION, Bench, Case, Spec
+from harness import ATTENTION_FLOPS, Bench, Case, Spec
 from parts import clocked, internvl_spans, pvc_spans
 from shapes import Shape
 from tables import comparison, markdown
@@ -92,7 +92,7 @@ def breakdown(bench: Bench, model: PreTrainedModel, rival: PreTrainedModel, fram
         (pvc_spans(model), lambda: model.get_video_features(frames[None])),
         (internvl_spans(rival), lambda: rival.get_image_features(frames)),
     ):
-        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        with FlopCounterMode(display=False, custom_mapping=ATTENTION_FLOPS) as counter:
             flops = parts_of(spans, encode, counter.get_total_flops)
         columns += [parts_of(spans, encode, clock), flops]
     lines = [[name, *_part(name, *columns[:2]), *_part(name, *columns[2:])] for name in columns[0]]

@@ -9,7 +9,7 @@ import run
 import torch
 from costs import cache_bytes, counted_flops, measured_cache_bytes, text_flops
 from families import FAMILIES, Family, InternVL, build, raw_frames
-from harness import Bench, Case, Spec
+from harness import ATTENTION_FLOPS, Bench, Case, Spec
 from limits import Limits
 from shapes import SHAPES
 from suites import decode, encode, prefill, preprocess, scale, stream, train
@@ -163,6 +163,7 @@ def test_the_command_writes_json_and_docs(tmp_path, docs, monkeypatch):
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["threads"] == torch.get_num_threads() and report["torch"] == torch.__version__
     assert [len(result["seconds"]) for result in report["results"]] == [2, 2]
+    assert report["complete"] and report["tables"] == "table" and report["head"] in docs.read_text()
     assert list(report["skipped"]) == ["too much"] and "not run: estimated" in report["skipped"]["too much"]
     text = docs.read_text()
     assert text.startswith("Before\n\n<!-- encode:tiny:cpu -->\n`python benchmarks/run.py encode --shape tiny")
@@ -177,6 +178,30 @@ def one_row(bench):
     assert [row.label for row in rows] == ["too much", "small"]
     assert [result.flops for result in rows[1].results] == [1024, 1024]  # 2 * 8 ** 3
     return "table"
+
+
+def test_attention_with_fewer_keys_than_queries_is_counted():
+    """Products of queries and keys, and of weights and values; twice that and a half, backwards."""
+    query, key = (1, 8, 4, 16), (1, 2, 6, 16)
+    forward, backward = (
+        ATTENTION_FLOPS[getattr(torch.ops.aten, f"_scaled_dot_product_flash_attention{name}")]
+        for name in ("", "_backward")
+    )
+    assert forward(query, key, key) == 2 * (2 * 8 * 4 * 6 * 16)
+    assert backward(query, query, key, key) == 5 * (2 * 8 * 4 * 6 * 16)
+
+
+def test_rows_are_noted_as_they_come_the_cheapest_alone_if_so_asked():
+    noted = []
+    bench = Bench(
+        CPU, torch.float32, Limits(1e12, 1e12), 3600.0, 1, 2, lambda rows: noted.append([r.label for r in rows])
+    )
+    cases = [Case("a", lambda: torch.ones(2), 1.0)]
+    rows = bench.compare_all(
+        [Spec(label, [(cost, 0)], lambda: cases) for label, cost in (("c", 3), ("a", 1), ("b", 2))]
+    )
+    assert noted == [["a"], ["a", "b"]]
+    assert [row.label for row in rows] == ["a", "b"]
 
 
 def test_contestants_take_turns():

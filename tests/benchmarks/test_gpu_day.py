@@ -96,6 +96,14 @@ def test_a_part_that_fails_or_hangs_stops_no_other(tmp_path, monkeypatch):
     assert statuses(tmp_path) == {**expected, "fails": "done"}  # what was done is not run again
 
 
+def test_parts_need_no_installed_package(tmp_path, monkeypatch):
+    """Carried wheels stay in front of what the machine has, the repository in front of both."""
+    monkeypatch.setenv("PYTHONPATH", "/carried")
+    monkeypatch.setattr(gpu_day, "parts_of", lambda shape: [part("paths", "import sys; print(*sys.path[1:3])")])
+    assert run_day(tmp_path) == 0
+    assert (tmp_path / "paths.log").read_text() == f"{ROOT} /carried\n"
+
+
 def test_parts_without_time_are_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_day, "parts_of", lambda shape: [part("good", "print('fine')")])
     assert run_day(tmp_path, "--minutes", "0") == 1
