@@ -21,6 +21,7 @@ LAYOUTS = {
     "internvl_chat": "InternVL in the layout of its remote code",
     "pvc_internvl": "the released PVC-InternVL2-8B",
 }
+FLOATS = ("F64", "F32", "BF16", "F16")
 SHARED_VISION_FIELDS = (
     "hidden_size",
     "intermediate_size",
@@ -82,8 +83,10 @@ class Layout:
 def read_layout(source: Source, options: Options) -> Layout:
     """Recognises the layout by `model_type` and reads its config.
 
-    Raises `ValueError` for a layout that is not known and for settings that PVC cannot reproduce.
+    Raises `ValueError` for a layout that is not known, for quantised weights and for settings that PVC cannot
+    reproduce.
     """
+    _refuse_quantized(source)
     name = source.config.get("model_type")
     if name == "internvl":
         return _read_internvl(source.config, options)
@@ -91,6 +94,25 @@ def read_layout(source: Source, options: Options) -> Layout:
         return _read_chat(source, options)
     known = "; ".join(f"{key!r} ({text})" for key, text in LAYOUTS.items())
     raise ValueError(f"{source.folder} has model_type={name!r}, which is no layout to convert from. Known: {known}.")
+
+
+def _refuse_quantized(source: Source) -> None:
+    """Whether the config says so or only the weights do."""
+    parts = [
+        source.config,
+        *(source.config.get(name) or {} for name in ("llm_config", "text_config", "vision_config")),
+    ]
+    for settings in filter(None, (part.get("quantization_config") for part in parts)):
+        raise ValueError(
+            f"{source.folder} is quantised (quant_method={settings.get('quant_method')!r}). A conversion needs the "
+            "unquantised weights: choose the repository that the quantised one was made from."
+        )
+    for name, info in source.tensors.items():
+        if info.dtype not in FLOATS and name.endswith(("weight", "bias")):
+            raise ValueError(
+                f"{source.folder} is quantised: {name} is stored as {info.dtype}. A conversion needs the unquantised "
+                f"weights, in {', '.join(FLOATS)}."
+            )
 
 
 def _read_internvl(config: dict[str, Any], options: Options) -> Layout:
@@ -122,6 +144,8 @@ def _read_chat(source: Source, options: Options) -> Layout:
         _require(config, "downsample_ratio", 0.5)
     _require(config, "select_layer", -1)
     _require(config, "ps_version", "v2")
+    _require(config, "pad2square", False)
+    _require(config, "rope_pos_id_version", "default")
     _require(config, "force_image_size", _square("image_size", vision.get("image_size", 448)))
     vision_values = _common_vision_values(vision) | {
         "attention_bias": vision.get("qkv_bias", layer + "attn.qkv.bias" in source.tensors),
@@ -139,8 +163,16 @@ def _read_chat(source: Source, options: Options) -> Layout:
         image_token_id=config.get("img_context_token_id", config.get("image_token_id")),
         template=config.get("template"),
         system_message=config.get("system_message"),
-        processor={target: config[name] for name, target in TILING.items() if name in config},
+        processor=_tiling(config),
     )
+
+
+def _tiling(config: dict[str, Any]) -> dict[str, Any]:
+    """Options of the image processor; without `dynamic_image_size` an image is one tile."""
+    values = {target: config[name] for name, target in TILING.items() if name in config}
+    if config.get("dynamic_image_size", True) is False:
+        values |= {"min_image_tiles": 1, "max_image_tiles": 1}
+    return values
 
 
 def _common_vision_values(vision: dict[str, Any]) -> dict[str, Any]:

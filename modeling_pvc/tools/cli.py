@@ -63,10 +63,19 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model_options(inspect)
     inspect.set_defaults(run=run_inspect)
 
-    from conversion.cli import add_commands  # here, because conversion imports this package
-
-    add_commands(commands)
+    _conversion_commands()(commands)
     return parser
+
+
+def _conversion_commands():
+    """`conversion` is a part of the installed package; in a clone that is not installed it lies beside it."""
+    try:
+        from ..conversion.cli import add_commands  # here, because conversion imports this package
+    except ModuleNotFoundError as error:
+        if error.name != "modeling_pvc.conversion":
+            raise
+        from conversion.cli import add_commands
+    return add_commands
 
 
 def _add_media_options(parser: argparse.ArgumentParser) -> None:

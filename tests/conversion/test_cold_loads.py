@@ -1,18 +1,13 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""A model of the Hub loads from an empty cache in several processes at once, and from a damaged modules cache."""
+"""Code of a Hub repository is copied as a whole, and a damaged modules cache is repaired (see `cold_loads.py`)."""
 
 import importlib
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conversion_sources import chat_source
 from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
-
-from conversion import convert
 
 
 ROOT = Path(__file__).parents[2]
@@ -28,16 +23,6 @@ def test_entry_files_name_all_that_they_need(name):
     path = PACKAGE / f"{name}.py"
     needed = {Path(file).stem for file in get_relative_import_files(path)} - {name}
     assert set(get_relative_imports(path)) == needed
-
-
-def test_eight_processes_at_once_and_killed_on_the_way(tmp_path):
-    """Four rounds of `cold_loads.py`; fifty were run by hand."""
-    chat_source(tmp_path / "source", 262)
-    convert(str(tmp_path / "source"), tmp_path / "target")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    command = [sys.executable, str(ROOT / "tests/support/cold_loads.py"), str(tmp_path / "target"), "4"]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-1000:]
 
 
 @pytest.fixture

@@ -124,6 +124,10 @@ def test_missing_stray_and_misshapen_tensors_stop_it(tmp_path):
         ((), {"ps_version": "v1"}, "ps_version='v1'"),
         ((), {"downsample_ratio": 0.25}, "downsample_ratio=0.25"),
         (("llm_config",), {"model_type": "mamba"}, "'mamba' is not converted"),
+        ((), {"pad2square": True}, "pad2square=True"),
+        ((), {"rope_pos_id_version": "v2pe_fix"}, "rope_pos_id_version='v2pe_fix'"),
+        ((), {"quantization_config": {"quant_method": "fp8"}}, "quant_method='fp8'"),
+        (("llm_config",), {"quantization_config": {"quant_method": "awq"}}, "quant_method='awq'"),
         (("vision_config",), {"image_size": [112, 56]}, "not square"),
     ],
 )
@@ -137,6 +141,16 @@ def test_settings_that_cannot_be_kept_are_refused(source, tmp_path, where, value
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=message):
         convert(str(folder), tmp_path / "target")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8], ids=str)
+def test_quantised_weights_are_refused_without_a_config_that_says_so(tmp_path, dtype):
+    _, tensors = random_chat_source(tmp_path / "source", "qwen2")
+    key = "language_model.model.layers.1.mlp.up_proj.weight"
+    save_file({**tensors, key: tensors[key].to(dtype)}, tmp_path / "source" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"quantised: .*up_proj\.weight is stored as"):
+        convert(str(tmp_path / "source"), tmp_path / "target", allow_unmapped=True)
+    assert os.listdir(tmp_path) == ["source"]
 
 
 # --- the rules file of the released PVC model ---

@@ -101,6 +101,13 @@ def test_tiling_and_normalisation_are_kept(tmp_path):
     assert (processor.tokens_per_step, processor.image_repeats) == (4, 4)
 
 
+def test_an_image_is_one_tile_without_dynamic_image_size(tmp_path):
+    chat_source(tmp_path / "source", 262, max_dynamic_patch=6, dynamic_image_size=False)
+    convert(str(tmp_path / "source"), tmp_path / "target")
+    processor = AutoProcessor.from_pretrained(tmp_path / "target")
+    assert len(processor.image_processor(Image.new("RGB", (500, 200)))["pixel_values"]) == 1
+
+
 NATIVE_TEMPLATE = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}{% if message['content'] is string %}"
     "{{ message['content'] }}{% else %}{% for content in message['content'] %}{% if content['type'] == 'image' %}"
