@@ -3,6 +3,7 @@
 
     python examples/stream_video.py --model FOLDER --source video.mp4 --fps 2 --every 8 "What is happening?"
     python examples/stream_video.py --model FOLDER --source rtsp://camera/stream --window 64 "What has changed?"
+    python examples/stream_video.py --model FOLDER --source rtsp://0.0.0.0:8554/live --listen "What has changed?"
     python examples/stream_video.py --model FOLDER --source 0 "What do you see?"          # camera 0 (Linux)
 
 Frames are sampled at `--fps` and appended to a `PVCStream` as they come; every `--every` frames the question is asked
@@ -30,14 +31,20 @@ from modeling_pvc import PVCStream
 
 Frame = tuple[float, Image.Image]
 SILENCE_SECONDS = 10.0  # a network source that sends nothing for so long has ended
+LISTEN_SECONDS = 60.0  # how long `--listen` waits for a sender
 
 
 def frames_of(source: str, fps: float, listen: bool = False) -> Iterator[Frame]:
-    """Yields (seconds, picture) at `fps` from a file, a URL, or from the camera of that index."""
+    """Yields (seconds, picture) at `fps` from a file, a URL, or from the camera of that index.
+
+    Frames without a time are left out: over RTSP the first may arrive before its clock is known. Raises `ValueError`
+    if no frame has one.
+    """
     options = {"rtsp_transport": "tcp"} if source.startswith("rtsp:") else {}
+    timeout = (SILENCE_SECONDS, SILENCE_SECONDS) if "://" in source else None  # to open it, and between frames
     if listen:
-        options |= {"rtsp_flags": "listen", "listen_timeout": f"{SILENCE_SECONDS:.0f}"}
-    timeout = SILENCE_SECONDS if "://" in source else None
+        options |= {"rtsp_flags": "listen", "listen_timeout": f"{LISTEN_SECONDS:.0f}"}
+        timeout = (LISTEN_SECONDS, SILENCE_SECONDS)
     if source.isdigit():
         container = av.open(f"/dev/video{source}", format="v4l2")
     else:
@@ -45,12 +52,16 @@ def frames_of(source: str, fps: float, listen: bool = False) -> Iterator[Frame]:
     with container:
         first, due = None, 0
         for frame in container.decode(video=0):
+            if frame.time is None:
+                continue
             first = frame.time if first is None else first
             seconds = frame.time - first
             tick = int(seconds * fps + 1e-3)  # times are rounded in files
             if tick >= due:
                 due = tick + 1
                 yield seconds, frame.to_image()
+        if first is None:
+            raise ValueError(f"No frame of {source} says when it was taken.")
 
 
 def at_pace(frames: Iterator[Frame]) -> Iterator[Frame]:
@@ -121,7 +132,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="checkpoint folder or Hub id")
     parser.add_argument("--source", required=True, help="a video file, an RTSP or HTTP URL, or a camera index")
     parser.add_argument("--fps", type=float, default=1.0, help="frames per second to look at (default: 1)")
-    parser.add_argument("--listen", action="store_true", help="wait at an RTSP URL for a sender")
+    parser.add_argument("--listen", action="store_true", help="wait at an RTSP URL for a sender, up to a minute")
     parser.add_argument("--fast", action="store_true", help="read a file as fast as it is encoded")
     parser.add_argument("--every", type=int, default=8, help="ask after this many frames (default: 8)")
     parser.add_argument("--window", type=int, help="bound the encoder's memory to this many steps")

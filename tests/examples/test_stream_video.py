@@ -1,5 +1,6 @@
 """The streaming example on a file at its pace, on a network stream of ffmpeg, and when it is interrupted."""
 
+import contextlib
 import re
 import shutil
 import signal
@@ -79,15 +80,15 @@ def free_port():
         return server.getsockname()[1]
 
 
+SENDER = ["ffmpeg", "-loglevel", "error", "-re", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=8:duration=3"]
+SENDER += ["-c:v", "libx264", "-g", "4", "-tune", "zerolatency"]
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the ffmpeg program")
 def test_a_network_stream(checkpoint, monkeypatch, capsys):
     url = f"http://127.0.0.1:{free_port()}/live.ts"
-    picture = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=8:duration=3"]
-    encoder = ["-c:v", "libx264", "-g", "4", "-tune", "zerolatency"]
-    server = subprocess.Popen(
-        ["ffmpeg", "-loglevel", "error", "-re", *picture, *encoder, "-f", "mpegts", "-listen", "1", url]
-    )
+    server = subprocess.Popen([*SENDER, "-f", "mpegts", "-listen", "1", url])
     try:
         wait_for(url)
         appended, dropped = summary(example(checkpoint, url, "--fps", 4, monkeypatch=monkeypatch, capsys=capsys))
@@ -97,15 +98,39 @@ def test_a_network_stream(checkpoint, monkeypatch, capsys):
     assert 8 <= appended + dropped <= 13 and appended >= 3
 
 
-def wait_for(url):
-    """Until a server listens, without taking the one connection that it serves."""
+def wait_for(url, seconds=10):
+    """Until somebody listens, without taking the one connection that is served."""
     port = f":{int(url.split(':')[2].split('/')[0]):04X} "
-    for _ in range(100):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
         listening = [line for line in Path("/proc/net/tcp").read_text().splitlines() if " 0A " in line]
         if any(port in line for line in listening):
             return
         time.sleep(0.1)
     raise TimeoutError(url)
+
+
+def send(url, seconds):
+    """Sends to a URL as soon as somebody listens, again until all was received or the time is over."""
+    deadline = time.monotonic() + seconds
+    wait_for(url, seconds)
+    while (left := deadline - time.monotonic()) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # `run` has killed it then
+            if subprocess.run([*SENDER, "-f", "rtsp", "-rtsp_transport", "tcp", url], timeout=left).returncode == 0:
+                return
+        time.sleep(0.5)
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the ffmpeg program")
+def test_an_rtsp_stream(checkpoint, monkeypatch, capsys):
+    url = f"rtsp://127.0.0.1:{free_port()}/live"
+    sender = threading.Thread(target=send, args=(url, 60), daemon=True)
+    sender.start()
+    output = example(checkpoint, url, "--listen", "--fps", 4, monkeypatch=monkeypatch, capsys=capsys)
+    sender.join(timeout=60)
+    appended, dropped = summary(output)
+    assert 11 <= appended + dropped <= 13 and appended >= 1
 
 
 def test_ctrl_c_leaves_a_whole_file(checkpoint, clip, tmp_path):
