@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import shutil
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -196,6 +198,38 @@ def test_cover_pictures_are_no_video():
     for source in (shared("cover.mp3"), shared("cover.mp3").read_bytes()):
         with pytest.raises(ValueError, match="no video, only a cover picture"):
             open_video(source)
+
+
+def with_cover(path: Path, *arguments, at: int = 0) -> Path:
+    """What ffmpeg makes of its input, with a cover larger than any clip here as its video stream number `at`."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("makes files with ffmpeg's command")
+    cover = path.with_name("cover.jpg")
+    cover.write_bytes(encoded(picture(640, 640), "JPEG"))
+    inputs = ["ffmpeg", "-v", "quiet", *arguments, "-i", cover, "-map", "0", "-map", "1"]
+    subprocess.run([*inputs, "-c:v", "copy", f"-disposition:v:{at}", "attached_pic", path], check=True)
+    return path
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav", "decord", "torchcodec"])
+@pytest.mark.parametrize("name", ["sound.m4a", "sound.flac"])
+def test_sound_with_a_cover_is_no_video(tmp_path, name, backend):
+    if backend != "auto" and not is_working(backend):
+        pytest.skip(f"{backend} is not installed")
+    path = with_cover(tmp_path / name, "-f", "lavfi", "-i", "sine=d=1")
+    for source in (path, path.read_bytes()):
+        with pytest.raises(ValueError, match="no video, only a cover picture"):
+            open_video(source, backend)
+
+
+@pytest.mark.parametrize("name", ["video.mp4", "video.m4v"])
+def test_of_a_cover_and_a_video_the_video_is_taken(tmp_path, name):
+    path = with_cover(tmp_path / name, "-i", write_clip(tmp_path / "clip.mp4", 20), at=1)
+    with av.open(str(path)) as container:
+        assert [stream.codec_context.width for stream in container.streams.video] == [128, 640]
+    assert [read_barcode(frame) for frame in one_by_one(path)] == list(range(20))
+    for backend in ("decord", "torchcodec"):
+        refuses(path, backend, "files with several video streams")
 
 
 def test_motion_jpeg_and_animated_avif(tmp_path):
