@@ -111,6 +111,23 @@ def test_times_of_decoding_are_no_times_of_presentation(tmp_path, suffix):
     refuses(path, "decord", "files" if suffix == "asf" else "timestamps of presentation")
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "flv"])
+def test_rising_times_are_those_of_decoding_only_where_frames_do_not_wait(tmp_path, suffix):
+    def forget(number, packet) -> bool:
+        packet.dts += round(2 / 25 / packet.time_base)  # none before 0, which MP4 would hide
+        packet.pts = packet.dts
+        return True
+
+    whole = write_clip(tmp_path / f"whole.{suffix}")
+    path = remux(whole, tmp_path / f"forgetful.{suffix}", forget)
+    assert not PacketIndex(path, path.name).is_timed
+    assert [read_barcode(frame) for frame in one_by_one(path)] == list(range(40))
+    rng = np.random.default_rng(0)  # noise, for which the encoder uses none of the B-frames that it announces
+    noise = [rng.integers(0, 256, (64, 128, 3), dtype=np.uint8) for _ in range(30)]
+    index = PacketIndex(write_clip(tmp_path / f"noise.{suffix}", noise), "noise")
+    assert index.is_timed and index.num_frames == 30 and len(index.keys) == 3
+
+
 def test_b_frames_of_a_real_asf():
     np.testing.assert_array_equal(
         open_video(shared("b_frames.asf")).frames([7, 3, 50]), in_order(SHARED / "b_frames.asf")[[7, 3, 50]]
