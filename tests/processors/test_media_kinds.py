@@ -376,6 +376,39 @@ def test_greys_that_pillow_gives_inverted_or_wide():
     assert np.asarray(load_image(bits))[..., 0].tolist() == [[0] * 4 + [255] * 4, [0] * 8]
 
 
+@pytest.mark.parametrize("digits", [1, 3, 4])
+def test_colours_of_an_xpm_have_any_number_of_digits(digits):
+    levels = [(15, 0, 3), (0, 12, 8)]
+    spelt = ["".join(f"{level * (16**digits - 1) // 15:0{digits}X}" for level in colour) for colour in levels]
+    data = f"""/* XPM */
+static char *a[] = {{
+"2 1 2 1",
+"  c #{spelt[0]}",
+". c #{spelt[1]}",
+" ."
+}};
+"""
+    assert np.asarray(load_image(data.encode())).tolist() == [[[17 * level for level in colour] for colour in levels]]
+
+
+@pytest.mark.parametrize(("pixel_format", "bits"), [("rgb48le", 16), ("rgba64le", 16), ("gbrp12le", 12)])
+def test_the_brightest_of_deep_jpeg_2000_are_white(tmp_path, pixel_format, bits):
+    levels = np.tile(np.arange(256), (64, 1))
+    has_alpha = pixel_format.startswith("rgba")
+    pixels = (np.stack([levels, levels[:, ::-1], levels], axis=-1) * 257).astype(np.uint16)
+    if has_alpha:
+        pixels = np.concatenate([pixels, np.full((64, 256, 1), 65535, np.uint16)], axis=-1)
+    with av.open(str(tmp_path / "deep.jp2"), "w", format="image2") as container:
+        stream = container.add_stream("jpeg2000", rate=1, options={"pred": "dwt53", "format": "jp2"})
+        stream.width, stream.height, stream.pix_fmt = 256, 64, pixel_format
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgba64le" if has_alpha else "rgb48le")
+        container.mux(stream.encode(frame.reformat(format=pixel_format)))
+        container.mux(stream.encode(None))
+    for source in (tmp_path / "deep.jp2", (tmp_path / "deep.jp2").read_bytes()):
+        difference = np.asarray(load_image(source)).astype(int) - pixels[..., :3] // 257
+        assert np.abs(difference).max() <= 1
+
+
 # Sampling
 
 
