@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import shutil
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -109,6 +111,23 @@ def test_times_of_decoding_are_no_times_of_presentation(tmp_path, suffix):
     refuses(path, "decord", "files" if suffix == "asf" else "timestamps of presentation")
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "flv"])
+def test_rising_times_are_those_of_decoding_only_where_frames_do_not_wait(tmp_path, suffix):
+    def forget(number, packet) -> bool:
+        packet.dts += round(2 / 25 / packet.time_base)  # none before 0, which MP4 would hide
+        packet.pts = packet.dts
+        return True
+
+    whole = write_clip(tmp_path / f"whole.{suffix}")
+    path = remux(whole, tmp_path / f"forgetful.{suffix}", forget)
+    assert not PacketIndex(path, path.name).is_timed
+    assert [read_barcode(frame) for frame in one_by_one(path)] == list(range(40))
+    rng = np.random.default_rng(0)  # noise, for which the encoder uses none of the B-frames that it announces
+    noise = [rng.integers(0, 256, (64, 128, 3), dtype=np.uint8) for _ in range(30)]
+    index = PacketIndex(write_clip(tmp_path / f"noise.{suffix}", noise), "noise")
+    assert index.is_timed and index.num_frames == 30 and len(index.keys) == 3
+
+
 def test_b_frames_of_a_real_asf():
     np.testing.assert_array_equal(
         open_video(shared("b_frames.asf")).frames([7, 3, 50]), in_order(SHARED / "b_frames.asf")[[7, 3, 50]]
@@ -196,6 +215,38 @@ def test_cover_pictures_are_no_video():
     for source in (shared("cover.mp3"), shared("cover.mp3").read_bytes()):
         with pytest.raises(ValueError, match="no video, only a cover picture"):
             open_video(source)
+
+
+def with_cover(path: Path, *arguments, at: int = 0) -> Path:
+    """What ffmpeg makes of its input, with a cover larger than any clip here as its video stream number `at`."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("makes files with ffmpeg's command")
+    cover = path.with_name("cover.jpg")
+    cover.write_bytes(encoded(picture(640, 640), "JPEG"))
+    inputs = ["ffmpeg", "-v", "quiet", *arguments, "-i", cover, "-map", "0", "-map", "1"]
+    subprocess.run([*inputs, "-c:v", "copy", f"-disposition:v:{at}", "attached_pic", path], check=True)
+    return path
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav", "decord", "torchcodec"])
+@pytest.mark.parametrize("name", ["sound.m4a", "sound.flac"])
+def test_sound_with_a_cover_is_no_video(tmp_path, name, backend):
+    if backend != "auto" and not is_working(backend):
+        pytest.skip(f"{backend} is not installed")
+    path = with_cover(tmp_path / name, "-f", "lavfi", "-i", "sine=d=1")
+    for source in (path, path.read_bytes()):
+        with pytest.raises(ValueError, match="no video, only a cover picture"):
+            open_video(source, backend)
+
+
+@pytest.mark.parametrize("name", ["video.mp4", "video.m4v"])
+def test_of_a_cover_and_a_video_the_video_is_taken(tmp_path, name):
+    path = with_cover(tmp_path / name, "-i", write_clip(tmp_path / "clip.mp4", 20), at=1)
+    with av.open(str(path)) as container:
+        assert [stream.codec_context.width for stream in container.streams.video] == [128, 640]
+    assert [read_barcode(frame) for frame in one_by_one(path)] == list(range(20))
+    for backend in ("decord", "torchcodec"):
+        refuses(path, backend, "files with several video streams")
 
 
 def test_motion_jpeg_and_animated_avif(tmp_path):
@@ -323,6 +374,39 @@ def test_greys_that_pillow_gives_inverted_or_wide():
             assert np.abs(np.asarray(load_image(inverted))[..., 0] - expected).max() <= 0.5
     bits = b"#define a_width 8\n#define a_height 2\nstatic char a_bits[] = {\n0x0f, 0xff };\n"
     assert np.asarray(load_image(bits))[..., 0].tolist() == [[0] * 4 + [255] * 4, [0] * 8]
+
+
+@pytest.mark.parametrize("digits", [1, 3, 4])
+def test_colours_of_an_xpm_have_any_number_of_digits(digits):
+    levels = [(15, 0, 3), (0, 12, 8)]
+    spelt = ["".join(f"{level * (16**digits - 1) // 15:0{digits}X}" for level in colour) for colour in levels]
+    data = f"""/* XPM */
+static char *a[] = {{
+"2 1 2 1",
+"  c #{spelt[0]}",
+". c #{spelt[1]}",
+" ."
+}};
+"""
+    assert np.asarray(load_image(data.encode())).tolist() == [[[17 * level for level in colour] for colour in levels]]
+
+
+@pytest.mark.parametrize(("pixel_format", "bits"), [("rgb48le", 16), ("rgba64le", 16), ("gbrp12le", 12)])
+def test_the_brightest_of_deep_jpeg_2000_are_white(tmp_path, pixel_format, bits):
+    levels = np.tile(np.arange(256), (64, 1))
+    has_alpha = pixel_format.startswith("rgba")
+    pixels = (np.stack([levels, levels[:, ::-1], levels], axis=-1) * 257).astype(np.uint16)
+    if has_alpha:
+        pixels = np.concatenate([pixels, np.full((64, 256, 1), 65535, np.uint16)], axis=-1)
+    with av.open(str(tmp_path / "deep.jp2"), "w", format="image2") as container:
+        stream = container.add_stream("jpeg2000", rate=1, options={"pred": "dwt53", "format": "jp2"})
+        stream.width, stream.height, stream.pix_fmt = 256, 64, pixel_format
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgba64le" if has_alpha else "rgb48le")
+        container.mux(stream.encode(frame.reformat(format=pixel_format)))
+        container.mux(stream.encode(None))
+    for source in (tmp_path / "deep.jp2", (tmp_path / "deep.jp2").read_bytes()):
+        difference = np.asarray(load_image(source)).astype(int) - pixels[..., :3] // 257
+        assert np.abs(difference).max() <= 1
 
 
 # Sampling

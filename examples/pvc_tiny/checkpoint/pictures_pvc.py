@@ -4,6 +4,7 @@
 import contextlib
 import functools
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from transformers.image_utils import ChannelDimension, PILImageResampling
 
 from .media_pvc import is_source, open_source
+from .video_reader_pvc import import_av
 
 
 ORIENTATION_TAG = 0x0112
@@ -58,8 +60,46 @@ def load_image(source: Any) -> Image.Image | np.ndarray:
 
 
 def open_picture(opened: Path | bytes) -> Image.Image:
-    """A Pillow image of a file, or of its bytes."""
-    return Image.open(io.BytesIO(opened) if isinstance(opened, bytes) else opened)
+    """A Pillow image of a file, or of its bytes; of what Pillow gets wrong without a word, one made of its data."""
+    image = Image.open(io.BytesIO(opened) if isinstance(opened, bytes) else opened)
+    mend = MENDED.get(image.format or "")
+    return mend(image, opened if isinstance(opened, bytes) else opened.read_bytes()) if mend else image
+
+
+def _mend_xpm(image: Image.Image, data: bytes) -> Image.Image:
+    """Pillow takes the last six digits of a colour for all of it: those of 4, 8 or 16 bits a channel get 8 here."""
+
+    def to_eight(match: re.Match) -> bytes:
+        digits, size = match[2], len(match[2]) // 3
+        levels = (int(digits[i : i + size], 16) * 255 / (16**size - 1) for i in range(0, 3 * size, size))
+        return match[1] + b"".join(b"%02x" % round(level) for level in levels)
+
+    data, count = XPM_COLOURS.subn(to_eight, data)
+    return Image.open(io.BytesIO(data)) if count else image
+
+
+# three digits, nine or twelve
+XPM_COLOURS = re.compile(rb"(\sc\s+#)([\da-f]{9}(?:[\da-f]{3})?|[\da-f]{3})(?![\da-f])", re.IGNORECASE)
+
+
+def _mend_jpeg2000(image: Image.Image, data: bytes) -> Image.Image:
+    """Pillow rounds the brightest colours of more than 8 bits up to 256, which is 0: FFmpeg decodes those."""
+    size = data.find(JPEG2000_SIZE)
+    if image.mode not in JPEG2000_COLOURS or size < 0 or (data[size + 42] & 127) < 8:
+        return image
+    if image.mode == "CMYK":
+        raise ValueError("CMYK with more than 8 bits is not read; convert it to RGB")
+    with import_av().open(io.BytesIO(data)) as container:
+        frame = next(container.decode(video=0))
+    pixels = to_eight_bits(frame.to_ndarray(format="rgba64le"), 1 / 257)
+    mended = Image.fromarray(pixels if "A" in image.mode else pixels[..., :3].copy())
+    mended.info.update(image.info)
+    return mended
+
+
+JPEG2000_SIZE = b"\xff\x4f\xff\x51"  # the begin of the data and of the picture's size; 42 bytes on, its bits less one
+JPEG2000_COLOURS = ("LA", "RGB", "RGBA", "YCbCr", "CMYK")
+MENDED = {"XPM": _mend_xpm, "JPEG2000": _mend_jpeg2000}
 
 
 @contextlib.contextmanager

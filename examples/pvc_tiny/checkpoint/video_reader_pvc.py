@@ -132,6 +132,8 @@ HEADER_DURATION_FORMATS = ("matroska,webm", "flv", "asf")
 # Formats that know only the order of decoding. FFmpeg derives times of presentation, wrongly for these codecs.
 DECODING_ORDER_FORMATS = ("avi", "asf")
 GUESSED_CODECS = ("h264", "hevc")
+# Formats in which times of decoding and of presentation are both written; of others FFmpeg derives one from the other.
+TWO_TIMES_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "flv")
 PALETTE = "pal8"  # it may come with the first packet only, which a seek leaves out
 # Codecs in which nothing outlasts a key frame and whose decoders say so truthfully, beside those of key frames only.
 # Others are decoded from the start: Dirac's decoder calls a frame a key that it gets wrong.
@@ -325,8 +327,12 @@ class PacketIndex:
             return False
         if self.container_format in DECODING_ORDER_FORMATS and self.codec in GUESSED_CODECS:
             return True
-        # frames that are reordered, and times that are not
-        return bool(context.has_b_frames) and all(a[0] < b[0] for a, b in itertools.pairwise(entries))
+        if not context.has_b_frames or any(a[0] > b[0] for a, b in itertools.pairwise(entries)):
+            return False
+        # a stream that may be reordered, and times that are not: nor is it, if each frame waits for its turn
+        return self.container_format not in TWO_TIMES_FORMATS or any(
+            dts is None or pts <= dts for pts, *_, dts in entries
+        )
 
     def _drop_undecodable_beginning(self, key_pts: int) -> None:
         """Leaves out the frames at the beginning of a cut file that refer to what was cut off."""
