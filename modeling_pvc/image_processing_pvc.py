@@ -35,6 +35,7 @@ from .pictures_pvc import (
     to_uint8_pixels,
     write_tiles,
 )
+from .video_reader_pvc import VideoReader  # noqa: F401
 
 
 @functools.cache

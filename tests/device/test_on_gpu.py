@@ -160,8 +160,8 @@ def test_a_stream_equals_the_whole_video(processor):
     frames = np.random.default_rng(0).integers(0, 256, (4, 56, 56, 3), dtype=np.uint8)
     model = small_model().to(DEVICE)
     whole, stream = PVCStream(model, processor), PVCStream(model, processor)
-    expected = whole.append(frames)
-    tokens = torch.cat([stream.append([frame]) for frame in frames], dim=1)
+    expected = whole.append(frames).tokens
+    tokens = torch.cat([stream.append([frame]).tokens for frame in frames], dim=1)
     assert_equal(tokens, expected.cpu())
     assert stream.ask("What?", max_new_tokens=3) == whole.ask("What?", max_new_tokens=3)
 
