@@ -1,8 +1,11 @@
 """Appending frames to a temporal cache gives what encoding the whole clip gives; chunks change memory only."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from conftest import small_config
+from faults import FailingLine, every_failure
 from peak_bytes import PeakBytes
 from test_encoder import frames, make_encoder
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -195,3 +198,19 @@ def test_raw_frames_are_normalised_by_the_model():
     expected = encoder(normalised, normalised[None]).last_hidden_state
     for tiles, video in ((raw, raw), (raw, normalised), (normalised, raw)):
         torch.testing.assert_close(encoder(tiles, video[None]).last_hidden_state, expected)
+
+
+def test_an_interrupt_at_any_line_holds_nobody_up():
+    start = GrowingTensor().append(torch.zeros(1, 4, 1))
+    for error in every_failure(lambda: start.append(torch.ones(1, 1, 1)), FailingLine, 1000):
+        grown = start.append(torch.full((1, 1, 1), 2.0))  # a lock that the interrupt left closed would never open
+        assert grown.values.flatten().tolist() == [0, 0, 0, 0, 2], error
+        assert start.values.flatten().tolist() == [0, 0, 0, 0]
+
+
+def test_threads_that_continue_one_tensor_do_not_share_room():
+    start = GrowingTensor().append(torch.zeros(1, 64, 1))
+    for _ in range(50):
+        with ThreadPoolExecutor(8) as pool:
+            grown = list(pool.map(lambda n: start.append(torch.full((1, 8, 1), float(n))), range(8)))
+        assert [tensor.values[0, -8:].unique().tolist() for tensor in grown] == [[n] for n in range(8)]

@@ -5,18 +5,17 @@ transformers' caches copy all they hold for every addition, and its sliding-wind
 of 1, hence classes of its own.
 """
 
-import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 
 @dataclass
 class _Room:
-    """Memory that several `GrowingTensor`s share: what lies before `used` is never written again."""
+    """Memory that several `GrowingTensor`s share: from each position on one of them writes, and only once."""
 
     tensor: torch.Tensor
-    used: int = 0
+    writers: dict[int, object] = field(default_factory=dict)
 
 
 class GrowingTensor:
@@ -29,8 +28,6 @@ class GrowingTensor:
     Args:
         dim (`int`): the dimension that grows, counted from the end.
     """
-
-    _claim = threading.Lock()  # two threads may continue one tensor
 
     def __init__(self, dim: int = -2):
         self.dim = dim
@@ -68,18 +65,19 @@ class GrowingTensor:
 
     def _claimed(self, count: int) -> "GrowingTensor | None":
         """A longer span of the same room, whose last `count` entries are its own to write, if there is the room."""
-        with self._claim:
-            room, stop = self._room, self._stop + count
-            if room is None or room.used != self._stop or stop > room.tensor.shape[self.dim]:
-                return None
-            room.used = stop
+        room, stop, writer = self._room, self._stop + count, object()
+        if room is None or stop > room.tensor.shape[self.dim]:
+            return None
+        # one step, which two threads cannot share; a lock would stay closed after an interrupt at the wrong moment
+        if room.writers.setdefault(self._stop, writer) is not writer:
+            return None
         return self._span(room, self._start, stop)
 
     def _moved(self, like: torch.Tensor, count: int) -> "GrowingTensor":
         length = len(self) + count
         shape = list(like.shape)
         shape[self.dim] = length + length // 2
-        room = _Room(like.new_empty(shape), length)
+        room = _Room(like.new_empty(shape))
         if len(self):
             room.tensor.narrow(self.dim, 0, len(self)).copy_(self.values)
         return self._span(room, 0, length)
