@@ -97,7 +97,8 @@ def train(model, processor, dataset, folder, steps, peft_config=None):
 def guesses_of(model, processor, rows):
     """The likeliest first letter among those of the four answers to each row, as indices of the answers."""
     inputs = questions(processor, rows)
-    letters = torch.tensor([[ord(word[0]) for word in QUESTIONS[row["kind"]][1]] for row in rows])
+    first = processor.tokenizer.convert_tokens_to_ids
+    letters = torch.tensor([[first(word[0]) for word in QUESTIONS[row["kind"]][1]] for row in rows])
     return model.eval()(**inputs).logits[:, -1].gather(1, letters).argmax(1).tolist()
 
 
@@ -117,7 +118,7 @@ def test_lora_learns_sides_and_directions(seed, tmp_path):
     config = small_config()
     processor = preset_processor(config, num_frames=4)
     known = make_dataset(rng, tmp_path / "known", colour=200, word=200)
-    train(PVCForConditionalGeneration(config), processor, known, tmp_path / "base", steps=80)
+    train(PVCForConditionalGeneration(config), processor, known, tmp_path / "base", steps=120)
     base = AutoModelForImageTextToText.from_pretrained(tmp_path / "base")
     test = list(make_dataset(rng, tmp_path / "test", side=100, direction=100))
     guesses = [QUESTIONS[row["kind"]][1][i] for row, i in zip(test, guesses_of(base, processor, test))]
