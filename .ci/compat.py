@@ -81,7 +81,7 @@ def check(name: str, folder: Path) -> tuple[str, bool]:
     installed = versions(python)
     shown = ("torch", "transformers", "huggingface_hub", "tokenizers", "numpy", "pillow", "av", "peft", "trl")
     print(f"{name}:", ", ".join(f"{package} {installed.get(package)}" for package in shown), flush=True)
-    tests = [*CORE_TESTS, *(TRAINING_TESTS if name == "floors" else [])]
+    tests = [*CORE_TESTS, *(TRAINING_TESTS if name != "newest" else [])]
     passed = run(python, "-m", "pytest", "-q", "-n", "auto", "-m", "not slow", *tests)
     return installed["transformers"], run(python, "examples/demo.py", "--folder", folder / "demo") and passed
 
