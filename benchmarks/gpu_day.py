@@ -82,6 +82,16 @@ def training(options: argparse.Namespace, limit: float) -> list[str]:
     return [*arguments, "--workers", str(max(2, os.cpu_count() - 2))]
 
 
+def evidence(options: argparse.Namespace, limit: float) -> list[str]:
+    """Detail against number of steps, with five times the questions of docs/evidence.md and two seeds more."""
+    script = HERE / "evidence" / "measure.py"
+    arguments = [str(script), "repeats", "--device", options.device, "--results", str(options.out / "evidence")]
+    arguments += ["--cache", str(options.out / "pools")]
+    if options.shape == "tiny":
+        return [*arguments, "--only", "1 step of 4 tokens", "--steps=1", "--questions=9", "--seeds=0", "--jobs=1"]
+    return [*arguments, "--questions=1000", "--seeds", "0", "1", "2", "3", "4", f"--jobs={min(6, os.cpu_count())}"]
+
+
 def parts_of(shape: str) -> list[Part]:
     """In order of value: whether it is right, the two goals, where time goes, everything else."""
     whole = [
@@ -98,7 +108,8 @@ def parts_of(shape: str) -> list[Part]:
     if shape == "8b":
         seconds = {"prefill": 50, "encode": 45, "decode": 55, "stream": 45, "train": 45, "scale": 20}
         whole += [suite(name, "1b", limit) for name, limit in seconds.items()]
-    return [*whole, Part("training", 1200, "training", training)]  # in the time that is left
+    # in the time that is left
+    return [*whole, Part("training", 1200, "training", training), Part("evidence", 1200, "evidence", evidence)]
 
 
 def report_of(out: Path, part: str) -> Path:

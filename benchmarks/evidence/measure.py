@@ -2,6 +2,7 @@
 """Trains and scores the variants of an experiment, some at a time, one thread each.
 
     python benchmarks/evidence/measure.py repeats|parts|clips [--seeds 0 1 2] [--only NAME] [--jobs 4]
+    python benchmarks/evidence/measure.py repeats --device cuda --questions 1000 --results FOLDER
 
 Each finished variant and seed goes to `results/EXPERIMENT.json` at once, in place of an earlier measurement of it.
 """
@@ -28,18 +29,20 @@ from pools import Row, pool, to_batch
 from variants import Variant, build
 
 
-def pools_of(folder: Path, task: str, steps: int, jobs: int = 1) -> tuple[list[Row], list[Row]]:
+def pools_of(
+    folder: Path, task: str, steps: int, jobs: int = 1, questions: int = TEST_QUESTIONS
+) -> tuple[list[Row], list[Row]]:
     """The rows that a task trains on and those that it is scored on; the same for all variants and seeds."""
     training = pool(folder, task, "train", 0, steps * BATCH_SIZE, jobs)
-    return training, pool(folder, task, "test", 1, TEST_QUESTIONS, jobs)
+    return training, pool(folder, task, "test", 1, questions, jobs)
 
 
-def measure(variant: Variant, task: str, seed: int, steps: int, folder: Path) -> dict:
+def measure(variant: Variant, task: str, seed: int, steps: int, options: argparse.Namespace) -> dict:
     """Trains and scores one variant with one seed."""
     torch.set_num_threads(1)
     started = time.perf_counter()
-    training, held_out = pools_of(folder, task, steps)
-    model = build(variant, paths.START, seed)
+    training, held_out = pools_of(options.cache, task, steps, questions=options.questions)
+    model = build(variant, paths.START, seed).to(options.device)
     are_clips = task != "detail"
     collate = partial(to_batch, config=model.config, factor=variant.factor(are_clips))
     train(model, [training], collate, steps, seed, at_a_time=CLIPS_AT_A_TIME if are_clips else BATCH_SIZE)
@@ -51,14 +54,17 @@ def measure(variant: Variant, task: str, seed: int, steps: int, folder: Path) ->
         "steps_per_picture": variant.repeats,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "optimizer_steps": steps,
+        "questions": len(held_out),
+        "device": options.device,
         "seconds": round(time.perf_counter() - started),
     }
 
 
-def store(name: str, row: dict) -> None:
-    """Puts the row into `results/NAME.json`, which is replaced as a whole or not at all."""
-    paths.RESULTS.mkdir(exist_ok=True)
-    file = paths.RESULTS / f"{name}.json"
+def store(name: str, row: dict, folder: Path | None = None) -> None:
+    """Puts the row into `NAME.json` in the folder of results, which is replaced as a whole or not at all."""
+    folder = folder or paths.RESULTS
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{name}.json"
     rows = json.loads(file.read_text())["rows"] if file.exists() else []
     rows = [old for old in rows if (old["variant"], old["seed"]) != (row["variant"], row["seed"])]
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
@@ -75,6 +81,9 @@ def main() -> None:
     parser.add_argument("--only", help="the name of one variant")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="variants at a time (default: one per CPU)")
     parser.add_argument("--steps", type=int, help="optimizer steps (default: the experiment's)")
+    parser.add_argument("--questions", type=int, default=TEST_QUESTIONS, help="held out (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "pvc-evidence")
     options = parser.parse_args()
     experiment = EXPERIMENTS[options.experiment]
@@ -83,16 +92,16 @@ def main() -> None:
     if not variants:
         parser.error(f"--only {options.only!r} is none of {[v.name for v in experiment.variants]}")
     for task in {experiment.task_of(variant) for variant in variants}:
-        pools_of(options.cache, task, steps, options.jobs)
+        pools_of(options.cache, task, steps, options.jobs, options.questions)
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as workers:
         jobs = [
-            workers.submit(measure, variant, experiment.task_of(variant), seed, steps, options.cache)
+            workers.submit(measure, variant, experiment.task_of(variant), seed, steps, options)
             for seed in options.seeds
             for variant in variants
         ]
         for job in as_completed(jobs):
             row = job.result()
-            store(options.experiment, row)
+            store(options.experiment, row, options.results)
             print(f"{row['variant']:42} seed {row['seed']}  answers {row['answers']:6.1%}  "
                   f"tokens {row['tokens']:6.1%}  {row['seconds']} s", flush=True)  # fmt: skip
 
