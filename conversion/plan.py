@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from modeling_pvc import PVCConfig, PVCForConditionalGeneration
+from modeling_pvc.training.step_starts import solve_step_start
 
 from .layouts import Layout
 from .rules import Rule
 from .source import Source
-from .step_switch import solve_step_switch
 from .transforms import TRANSFORMS, Dims
 
 
@@ -217,7 +217,7 @@ def _fresh_tensors(config: PVCConfig, has_positions: bool) -> dict[str, tuple[Ca
     """What InternVL has no tensor for: name -> how it is made, and that in words."""
     vision = config.vision_config
     step_size, width = vision.step_embedding_size, vision.hidden_size
-    switch = solve_step_switch(step_size, config.compressor_step_size, 4 * width)
+    switch = solve_step_start(step_size, config.compressor_step_size, 4 * width)
     made: dict[str, tuple[Callable[[], torch.Tensor], str]] = {
         COMPRESSOR + name: (lambda tensor=tensor: tensor, "solved: step switch") for name, tensor in switch.items()
     }

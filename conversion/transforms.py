@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from .step_switch import NUM_PHASES
+from modeling_pvc.training.step_starts import NUM_PHASES
 
 
 Dims = dict[str, int]

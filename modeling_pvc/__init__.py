@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .training.datasets import load_media_dataset
     from .training.frame_draw import draw_num_frames
     from .training.lora import freeze_all_but_new_parts, pvc_lora_config
+    from .training.step_starts import start_compressor
 
 __version__ = "0.1.0"
 
@@ -54,6 +55,7 @@ _IMPORTED_ON_DEMAND = {
     "training.datasets": ["load_media_dataset"],
     "training.frame_draw": ["draw_num_frames"],
     "training.lora": ["freeze_all_but_new_parts", "pvc_lora_config"],
+    "training.step_starts": ["start_compressor"],
 }
 _MODULE_OF = {name: module for module, names in _IMPORTED_ON_DEMAND.items() for name in names}
 
@@ -144,4 +146,5 @@ __all__ = [
     "preset_processor",
     "pvc_lora_config",
     "pvc_training_args",
+    "start_compressor",
 ]

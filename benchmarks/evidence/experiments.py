@@ -48,6 +48,15 @@ EXPERIMENTS = {
             Variant("without both", repeats=4, adaln=False, temporal=False),
         ),
     ),
+    "starts": Experiment(
+        "detail",
+        800,
+        tuple(
+            Variant(f"{repeats} steps of 4 tokens, {start.replace('_', ' ')}", repeats=repeats, start=start)
+            for start in ("switch", "coarse_to_fine")
+            for repeats in (2, 4, 8)
+        ),
+    ),
     "clips": Experiment(
         "clips",
         400,

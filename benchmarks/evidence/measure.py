@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Trains and scores the variants of an experiment, some at a time, one thread each.
 
-    python benchmarks/evidence/measure.py repeats|parts|clips [--seeds 0 1 2] [--only NAME] [--jobs 4]
+    python benchmarks/evidence/measure.py repeats|parts|starts|clips [--seeds 0 1 2] [--only NAME] [--jobs 4]
     python benchmarks/evidence/measure.py repeats --device cuda --questions 1000 --results FOLDER
 
 Each finished variant and seed goes to `results/EXPERIMENT.json` at once, in place of an earlier measurement of it.

@@ -132,6 +132,7 @@ def main() -> None:
     whole = [row for row in repeats if row["variant"] == FOUR_STEPS.name]
     write_section(page, "repeats", detail_table(repeats))
     write_section(page, "parts", detail_table(whole + results("parts")))
+    write_section(page, "starts", detail_table(results("starts")))
     write_section(page, "clips", clips_table())
     write_section(page, "conversion", conversion_table())
     draw_figure(FIGURE)

@@ -12,7 +12,7 @@ import torch
 from model import TEMPORAL_GATE
 from torch import nn
 
-from modeling_pvc import PVCConfig, PVCForConditionalGeneration
+from modeling_pvc import PVCConfig, PVCForConditionalGeneration, start_compressor
 from modeling_pvc.modeling_vision_pvc import PVCStepModulation, PVCTemporalGate
 
 
@@ -28,6 +28,7 @@ class Variant:
         tokens_per_step: 4 is PVC's share of the 64 patches (64 of 1,024 at full size), 16 is InternVL's (256).
         repeats: steps of a picture.
         adaln, temporal: whether step modulation and temporal attention are there.
+        start: a start of `modeling_pvc.start_compressor`, or None for AdaLN that begins as the identity.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Variant:
     repeats: int = 1
     adaln: bool = True
     temporal: bool = True
+    start: str | None = None
 
     def factor(self, is_clip: bool) -> int:
         """Visual tokens for each of the 4 that a picture or frame has in the pools."""
@@ -50,6 +52,8 @@ def build(variant: Variant, start: Path, seed: int) -> PVCForConditionalGenerati
     model = PVCForConditionalGeneration(config)
     trained = PVCForConditionalGeneration.from_pretrained(start, dtype=torch.float32).state_dict()
     model.load_state_dict({k: v for k, v in trained.items() if not any(n in k for n in NEW)}, strict=False)
+    if variant.start:
+        start_compressor(model.model.compressor, variant.start)
     for module in model.modules():
         if isinstance(module, PVCTemporalGate):
             nn.init.constant_(module.weight, TEMPORAL_GATE if variant.temporal else 0.0)

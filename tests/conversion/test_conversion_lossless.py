@@ -10,9 +10,9 @@ from internvl_reference import chat_logits, random_chat_source, split_experts
 from safetensors.torch import load_file, save_file
 
 from conversion import Options, convert, verify
-from conversion.step_switch import sinusoids, solve_step_switch
 from modeling_pvc import PVCForConditionalGeneration
 from modeling_pvc.modeling_pvc import PVCStepEmbedding, PVCStepModulation
+from modeling_pvc.training.step_starts import sinusoids, solve_step_start
 
 
 # Norms of InternViT-6B and of its queries and keys round to float32 in every dtype, in the source and in PVC alike.
@@ -191,7 +191,7 @@ def test_video_steps_are_phases_of_the_source(tmp_path):
 )
 def test_step_switch_in_every_precision(dtype, tolerance):
     """One set of weights; bfloat16 and float64 switch without any error."""
-    weights = solve_step_switch(256, 256, 8)
+    weights = solve_step_start(256, 256, 8)
     assert all(torch.equal(tensor, tensor.bfloat16().float()) for tensor in weights.values())
     embedding, modulation = PVCStepEmbedding(256, 256), PVCStepModulation(256, 32)
     for prefix, module in (("step_embedding.", embedding), ("modulation.", modulation)):
@@ -208,7 +208,7 @@ def test_step_switch_in_every_precision(dtype, tolerance):
 @pytest.mark.parametrize("ulps", [-4, -2, 2, 4])
 def test_step_switch_does_not_hang_on_the_last_bits_of_the_sinusoid(ulps):
     """Other processors round sines and cosines otherwise; in bfloat16 that must not reach the switch."""
-    weights = solve_step_switch(256, 256, 8)
+    weights = solve_step_start(256, 256, 8)
     table = sinusoids(128, 256)
     for _ in range(abs(ulps)):
         table = torch.nextafter(table, torch.full_like(table, float(ulps)))
@@ -233,7 +233,7 @@ def test_the_switch_stays_trainable(tmp_path):
 
 def test_the_step_switch_needs_room():
     with pytest.raises(ValueError, match="compressor_step_size=6"):
-        solve_step_switch(256, 6, 8)
+        solve_step_start(256, 6, 8)
 
 
 def test_logits_of_the_old_vocabulary_are_compared(tmp_path):
