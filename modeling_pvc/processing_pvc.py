@@ -207,7 +207,7 @@ class PVCProcessor(ProcessorMixin):
         return self._visual_span(self.image_token, steps)
 
     def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
-        num_frames = int(video_inputs["num_frames_per_video"][video_idx])
+        num_frames = int(video_inputs["video_grid_thw"][video_idx][0])
         return self.frame_lines(range(num_frames))
 
     def frame_lines(self, indices: Iterable[int]) -> str:

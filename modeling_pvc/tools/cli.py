@@ -177,8 +177,8 @@ def run_inspect(options: argparse.Namespace) -> None:
         frames = int(processor.image_processor(processor.image_processor.fetch_images([image]))["num_patches"][0])
         rows.append((image, f"{frames} tiles", frames, frames * processor.image_repeats))
     for video in options.video:
-        counts = processor.video_processor([video], **_processor_kwargs(options))["num_frames_per_video"]
-        frames = int(counts[0])
+        grid = processor.video_processor([video], **_processor_kwargs(options))["video_grid_thw"]
+        frames = int(grid[0][0])
         rows.append((video, f"{frames} frames", frames, frames * processor.video_repeats))
     width = max(len(str(row[0])) for row in rows)
     print(f"{'input':{width}}  {'size':>12}  {'steps':>6}  {'PVC tokens':>10}  {'InternVL tokens':>15}")

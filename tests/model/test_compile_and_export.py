@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from batches import batch_of
+from batches import batch_of, grid
 from conftest import small_model
 from test_encoder import frames, make_encoder
 
@@ -11,7 +11,7 @@ LAYOUTS = {
     "tiles": lambda seed: {"pixel_values": frames(2, seed, torch.float32)},
     "ragged videos": lambda seed: {
         "pixel_values_videos": frames(5, seed, torch.float32),
-        "num_frames_per_video": torch.tensor([2, 3] if seed else [4, 1]),
+        "video_grid_thw": grid(2, 3) if seed else grid(4, 1),
     },
     "mix": lambda seed: {
         "pixel_values": frames(2, seed, torch.float32),

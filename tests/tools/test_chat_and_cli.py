@@ -53,7 +53,7 @@ def test_turns_with_a_kept_cache_equal_the_whole_conversation(model, processor, 
     media = processor.apply_chat_template(
         [{"role": "user", "content": image + video}], tokenize=True, return_dict=True, return_tensors="pt"
     )
-    media = {key: media[key] for key in ("pixel_values", "pixel_values_videos", "num_frames_per_video")}
+    media = {key: media[key] for key in ("pixel_values", "pixel_values_videos", "video_grid_thw")}
     with torch.no_grad():
         logits = model(ids[:, :-1], **media).logits[0]
     last_answer = ids[0, -6:]

@@ -12,8 +12,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import transformers
 from huggingface_hub.constants import HF_HUB_CACHE
+from torch import nn
 from transformers.utils import logging
 
 
@@ -94,6 +96,24 @@ def takes_cache(function: Callable) -> Callable:
     parameters = [p.replace(name=CACHE_NAME) if p.name == "cache" else p for p in signature.parameters.values()]
     renamed.__signature__ = signature.replace(parameters=parameters)
     return renamed
+
+
+def takes_frame_counts(function: Callable) -> Callable:
+    """Lets a function with an argument `video_grid_thw` be called with `num_frames_per_video`, int[videos], too.
+
+    That was PVC's own name up to 0.1, which no serving engine knows. Raises `ValueError` where both are given.
+    """
+
+    @functools.wraps(function)
+    def converted(*args, **kwargs):
+        counts = kwargs.pop("num_frames_per_video", None)
+        if counts is not None:
+            if kwargs.get("video_grid_thw") is not None:
+                raise ValueError("Pass video_grid_thw alone: num_frames_per_video is its former form.")
+            kwargs["video_grid_thw"] = nn.functional.pad(torch.as_tensor(counts)[:, None], (0, 2), value=1)
+        return function(*args, **kwargs)
+
+    return converted
 
 
 def without_defaults(kwargs_class: type) -> type:

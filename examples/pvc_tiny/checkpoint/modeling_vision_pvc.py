@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .card_pvc import complete_model_card
-from .compat_pvc import CACHE_NAME
+from .compat_pvc import CACHE_NAME, takes_frame_counts
 from .configuration_pvc import PVCConfig, PVCVisionConfig
 from .temporal_cache_pvc import PVCTemporalCache
 
@@ -506,11 +506,12 @@ class PVCVisionModel(PVCPreTrainedModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     @auto_docstring
+    @takes_frame_counts
     def forward(
         self,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        num_frames_per_video: torch.LongTensor | None = None,
+        video_grid_thw: torch.LongTensor | None = None,
         temporal_cache: PVCTemporalCache | None = None,
         frames_per_chunk: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -521,9 +522,9 @@ class PVCVisionModel(PVCPreTrainedModel):
         pixel_values_videos (`torch.Tensor`, *optional*):
             Video frames, `(num_frames, channels, height, width)` for the frames of all videos one after the other, or
             `(num_videos, num_frames, channels, height, width)` for videos of equal length.
-        num_frames_per_video (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
-            Number of frames of each video when `pixel_values_videos` is 4-dimensional. Without it each row is a video
-            of one frame, which sees no other row.
+        video_grid_thw (`torch.LongTensor` of shape `(num_videos, 3)`, *optional*):
+            `[num_frames, 1, 1]` of each video; needed when `pixel_values_videos` is 4-dimensional and more than one
+            frame.
         temporal_cache (`PVCTemporalCache`, *optional*):
             State of a stream, or of as many streams as there are videos: the frames continue it, and it is updated.
         frames_per_chunk (`int`, *optional*):
@@ -531,9 +532,9 @@ class PVCVisionModel(PVCPreTrainedModel):
             not results. Defaults to `config.frames_per_chunk`; without effect where gradients or attention weights
             are recorded.
         """
-        frames, num_tiles, video_shape = self._gather_frames(pixel_values, pixel_values_videos, num_frames_per_video)
-        past = self._past_steps(temporal_cache, num_tiles, video_shape, num_frames_per_video)
-        steps, step_index, groups = self.clip_layout(num_tiles, video_shape, num_frames_per_video, frames.device, past)
+        frames, num_tiles, video_shape = self._gather_frames(pixel_values, pixel_values_videos, video_grid_thw)
+        past = self._past_steps(temporal_cache, num_tiles, video_shape, video_grid_thw)
+        steps, step_index, groups = self.clip_layout(num_tiles, video_shape, video_grid_thw, frames.device, past)
         chunk = self._chunk_size(frames_per_chunk, kwargs)
 
         dtype = self.dtype
@@ -553,21 +554,19 @@ class PVCVisionModel(PVCPreTrainedModel):
             temporal_cache.advance(groups[0].num_steps)
         return PVCVisionModelOutput(last_hidden_state=hidden_states, steps=steps, step_index=step_index)
 
-    def _gather_frames(self, pixel_values, pixel_values_videos, num_frames_per_video):
+    def _gather_frames(self, pixel_values, pixel_values_videos, video_grid_thw):
         """All frames, tiles first, as [N, C, H, W]; the number of tiles; (videos, frames per video) or (1, frames)."""
         parts, num_tiles, video_shape = [], 0, (0, 0)
         if pixel_values is not None:
             parts.append(pixel_values)
             num_tiles = len(pixel_values)
         if pixel_values_videos is not None:
+            _check_video_grid(video_grid_thw, pixel_values_videos)
             if pixel_values_videos.ndim == 5:
                 video_shape = tuple(pixel_values_videos.shape[:2])
                 pixel_values_videos = pixel_values_videos.flatten(0, 1)
-            elif num_frames_per_video is None:
-                video_shape = (len(pixel_values_videos), 1)
             else:
                 video_shape = (1, len(pixel_values_videos))
-                _check_frame_counts(num_frames_per_video, len(pixel_values_videos))
             parts.append(pixel_values_videos)
         if not parts or sum(map(len, parts)) == 0:
             raise ValueError("PVC's encoder needs at least one frame: pass `pixel_values` or `pixel_values_videos`.")
@@ -575,11 +574,11 @@ class PVCVisionModel(PVCPreTrainedModel):
             parts = [normalize_raw_frames(part) if part.dtype == torch.uint8 else part for part in parts]
         return parts[0] if len(parts) == 1 else torch.cat(parts), num_tiles, video_shape
 
-    def _past_steps(self, temporal_cache, num_tiles, video_shape, num_frames_per_video) -> tuple[int, int]:
+    def _past_steps(self, temporal_cache, num_tiles, video_shape, video_grid_thw) -> tuple[int, int]:
         """Steps already encoded, and how many of them are kept; (0, 0) without a cache."""
         if temporal_cache is None:
             return 0, 0
-        if num_tiles or (num_frames_per_video is not None and len(num_frames_per_video) > 1):
+        if num_tiles or (video_shape[0] == 1 and video_grid_thw is not None and len(video_grid_thw) > 1):
             raise ValueError(
                 "A temporal_cache continues videos of equal length, [streams, frames, C, H, W], no images."
             )
@@ -603,7 +602,7 @@ class PVCVisionModel(PVCPreTrainedModel):
         self,
         num_tiles: int,
         video_shape: tuple[int, int],
-        num_frames_per_video: torch.Tensor | None,
+        video_grid_thw: torch.Tensor | None,
         device: torch.device,
         past: tuple[int, int] = (0, 0),
     ) -> tuple[torch.Tensor, torch.Tensor, list[PVCClipGroup]]:
@@ -622,8 +621,8 @@ class PVCVisionModel(PVCPreTrainedModel):
         if num_steps:
             steps = torch.arange(num_steps, device=device)
             clips = steps.new_zeros(1)
-            if num_frames_per_video is not None and len(num_frames_per_video) > 1 and num_videos == 1:
-                ends = num_frames_per_video.to(device).cumsum(0) * repeats
+            if video_grid_thw is not None and len(video_grid_thw) > 1 and num_videos == 1:
+                ends = video_grid_thw[:, 0].to(device).cumsum(0) * repeats
                 clips = torch.searchsorted(ends, steps, right=True)  # the video each step belongs to
                 starts = nn.functional.pad(ends, (1, 0))[clips]
                 steps = steps - starts
@@ -668,12 +667,34 @@ class PVCVisionModel(PVCPreTrainedModel):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _check_frame_counts(num_frames_per_video: torch.Tensor, num_frames: int) -> None:
-    if may_read_values(num_frames_per_video) and (total := int(num_frames_per_video.sum())) != num_frames:
+def _check_video_grid(grid: torch.Tensor | None, frames: torch.Tensor) -> None:
+    """Raises unless `video_grid_thw` says how [N, C, H, W] falls into videos, or agrees with [videos, T, C, H, W]."""
+    if grid is None:
+        if frames.ndim == 4 and len(frames) > 1:
+            refuse_flat_frames(len(frames))
+        return
+    if grid.ndim != 2 or grid.shape[1] != 3:
         raise ValueError(
-            f"num_frames_per_video={num_frames_per_video.tolist()} adds up to {total} frames, but pixel_values_videos "
-            f"has {num_frames}."
+            f"video_grid_thw has shape {list(grid.shape)}, but a row [frames, 1, 1] per video is needed. Numbers of "
+            "frames alone can be passed by name, as num_frames_per_video."
         )
+    if not may_read_values(grid):
+        return
+    rows = grid.tolist()
+    videos = [[frames.shape[1], 1, 1]] * len(frames)
+    fits = rows == videos if frames.ndim == 5 else sum(row[0] for row in rows) == len(frames)
+    if not fits or any(row[0] < 1 or row[1:] != [1, 1] for row in rows):
+        raise ValueError(
+            f"video_grid_thw={rows} does not fit pixel_values_videos of shape {list(frames.shape)}: it has a row "
+            "[frames, 1, 1] per video, and the frames of all videos are those of the pixels."
+        )
+
+
+def refuse_flat_frames(num_frames: int) -> NoReturn:
+    raise ValueError(
+        f"pixel_values_videos has {num_frames} frames without video_grid_thw, which may be one video or several. Pass "
+        "the processor's video_grid_thw, or videos of equal length as [videos, frames, channels, height, width]."
+    )
 
 
 __all__ = ["PVCPreTrainedModel", "PVCVisionModel"]

@@ -194,7 +194,7 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
     video_backend = "auto"
     resample_backend = "torch"
     show_progress = False
-    model_input_names = ["pixel_values_videos", "num_frames_per_video"]
+    model_input_names = ["pixel_values_videos", "video_grid_thw"]
 
     def __init__(self, **kwargs: Unpack[PVCVideoProcessorKwargs]):
         super().__init__(**kwargs)
@@ -213,7 +213,7 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
 
         Returns:
             `pixel_values_videos` float32[frames of all videos, 3, height, width], or uint8 with `do_rescale=False` and
-            `do_normalize=False`, and `num_frames_per_video` int[videos].
+            `do_normalize=False`, and `video_grid_thw` int[videos, 3], `[number of frames, 1, 1]` of each video.
 
         Raises:
             ValueError: an empty or unreadable video, contradicting options, or an empty range.
@@ -345,10 +345,8 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
             len(frames), height, width, do_rescale, rescale_factor, do_normalize, image_mean, image_std
         )
         run_parallel(lambda i: writer.write(i, frames[i]), range(len(frames)))
-        counts = [len(clip.indices) for clip in videos]
-        return BatchFeature(
-            {"pixel_values_videos": writer.values, "num_frames_per_video": counts}, tensor_type=return_tensors
-        )
+        grid = [[len(clip.indices), 1, 1] for clip in videos]
+        return BatchFeature({"pixel_values_videos": writer.values, "video_grid_thw": grid}, tensor_type=return_tensors)
 
 
 def _open(video: VideoSource, given: VideoMetadata | None, backend: str) -> Clip:
