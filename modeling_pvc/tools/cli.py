@@ -1,5 +1,5 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""The `pvc` command: `pvc chat` answers questions about images and videos, `pvc inspect` says what they cost."""
+"""The `pvc` command: `chat` and `serve` answer questions about images and videos, `inspect` says what they cost."""
 
 import argparse
 import os
@@ -62,6 +62,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_model_options(inspect)
     inspect.set_defaults(run=run_inspect)
+
+    server = commands.add_parser("serve", help="an OpenAI-compatible endpoint for one model")
+    server.add_argument("model", help="checkpoint folder or Hub id; requests name it as their model")
+    server.add_argument("--host", default="localhost", help="address to listen on (default: localhost)")
+    server.add_argument("--port", type=int, default=8000, metavar="N", help="port to listen on (default: 8000)")
+    _add_model_options(server)
+    server.set_defaults(run=run_serve)
 
     _conversion_commands()(commands)
     return parser
@@ -154,6 +161,20 @@ def run_chat(options: argparse.Namespace) -> None:
             except (ValueError, TypeError, OSError) as error:
                 print(f"pvc: error: {error}", file=sys.stderr)
             images, videos = [], []
+
+
+def run_serve(options: argparse.Namespace) -> None:
+    """`pvc serve`: until it is interrupted."""
+    from ..serving.openai_server import serve
+
+    serve(
+        _check_model(options.model),
+        host=options.host,
+        port=options.port,
+        device=options.device,
+        dtype=options.dtype,
+        attn_implementation=options.attn,
+    )
 
 
 def _read_line() -> str | None:

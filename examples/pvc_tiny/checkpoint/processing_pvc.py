@@ -132,11 +132,12 @@ class PVCProcessor(ProcessorMixin):
         # tiles per image: needed here and by TRL, but no argument of the model
         return ["num_patches"]
 
-    def apply_chat_template(self, conversation: list, *args, **kwargs):
+    def apply_chat_template(self, conversation: list, *args, load_audio_from_video: bool = False, **kwargs):
         """[`~ProcessorMixin.apply_chat_template`] for messages whose blocks may carry options and None-valued keys.
 
-        A block may hold the options in `BLOCK_OPTIONS` for its own image or video. Raises `ValueError` for other
-        options, and for blocks that are neither text, image nor video.
+        A block may hold the options in `BLOCK_OPTIONS` for its own image or video. `load_audio_from_video`, which
+        transformers' server sets, has no effect, since the model hears nothing. Raises `ValueError` for other options,
+        and for blocks that are neither text, image nor video.
         """
         return super().apply_chat_template(normalize_messages(conversation), *args, **kwargs)
 
