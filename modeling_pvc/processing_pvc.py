@@ -219,8 +219,17 @@ class PVCProcessor(ProcessorMixin):
     def _visual_span(self, token: str, steps: int) -> str:
         return self.image_start_token + token * (steps * self.tokens_per_step) + self.image_end_token
 
+    def _frame_limits(self, options: dict[str, Any]) -> list[int]:
+        """What bounds the frames of a video under these options, beside their number in it."""
+        rate = self.video_processor._sampling_rate(options)
+        max_frames = options.get("max_frames") or self.video_processor.max_frames
+        return [limit for limit in (rate["num_frames"], max_frames) if limit is not None]
+
     def _get_num_multimodal_tokens(self, image_sizes=None, video_sizes=None, **kwargs) -> MultiModalData:
-        """Visual tokens of images `(height, width)` and videos `(frames, height, width)`, without their pixels."""
+        """Visual tokens of images `(height, width)` and videos `(frames, height, width)`, without their pixels.
+
+        With `fps`, the most that a video of so many frames can have: its duration is unknown.
+        """
         merged = self._merge_kwargs(PVCProcessorKwargs, tokenizer_init_kwargs={}, **kwargs)
         data: dict[str, Any] = {}
         if image_sizes is not None:
@@ -231,10 +240,8 @@ class PVCProcessor(ProcessorMixin):
             tokens = self.image_repeats * self.tokens_per_step
             data.update(num_image_tokens=[n * tokens for n in tiles], num_image_patches=tiles)
         if video_sizes is not None:
-            options = merged["videos_kwargs"]
-            limit = options.get("num_frames") or self.video_processor.num_frames
-            limit = min(limit, options.get("max_frames") or self.video_processor.max_frames or limit)
-            sampled = [len(sample_frame_indices(size[0], None, limit)) for size in video_sizes]
+            limits = self._frame_limits(merged["videos_kwargs"])
+            sampled = [len(sample_frame_indices(size[0], None, min([size[0], *limits]))) for size in video_sizes]
             data["num_video_tokens"] = [n * self.video_repeats * self.tokens_per_step for n in sampled]
         return MultiModalData(**data)
 
