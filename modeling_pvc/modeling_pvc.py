@@ -93,7 +93,7 @@ class PVCCompressor(nn.Module):
             tokens = merge_patches(merged, self.second_merge).flatten(1, 2)  # [s, M, merge_size ** 2 * D]
             return self.linear_2(self.act(self.linear_1(tokens * scale[part] + shift[part])))
 
-        return run_in_chunks(compress, len(hidden_states), None if torch.is_grad_enabled() else frames_per_chunk)
+        return run_in_chunks(compress, hidden_states.shape[0], None if torch.is_grad_enabled() else frames_per_chunk)
 
 
 @auto_docstring(custom_intro="Output of [`PVCModel`].")

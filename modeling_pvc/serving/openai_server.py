@@ -21,6 +21,7 @@ from transformers.models.auto import modeling_auto
 from transformers.utils.import_utils import is_accelerate_available, is_serve_available
 
 from ..inference.answers import max_positions
+from ..media_pvc import MediaPolicy
 
 
 OWN_SAMPLING = json.dumps({"num_frames": None})  # the processor's own number, unless a request has another
@@ -29,7 +30,13 @@ OTHER_MODELS = ("/load_model", "/reset", "/v1/audio/transcriptions")
 
 
 def serve(
-    folder: str, host: str = "localhost", port: int = 8000, device: str | None = None, dtype: str = "auto", **options
+    folder: str,
+    host: str = "localhost",
+    port: int = 8000,
+    device: str | None = None,
+    dtype: str = "auto",
+    media_policy: MediaPolicy | None = None,
+    **options,
 ):
     """Serves a checkpoint under `http://host:port/v1` until it is interrupted. Returns transformers' server.
 
@@ -37,6 +44,8 @@ def serve(
         folder: checkpoint folder or Hub id; requests name it as their model, just as it is given here.
         device: "cpu", "cuda", "auto" for several; by default a GPU if there is one.
         dtype: "auto" for the checkpoint's, or "bfloat16", "float16", "float32".
+        media_policy: what requests may have opened and what that may cost; `MediaPolicy.server()` by default: public
+            addresses and data URIs, no local file.
         options: further arguments of `transformers serve`, such as `attn_implementation` or `enable_cors`.
 
     Raises `ImportError` with the remedy where the server's dependencies are missing.
@@ -47,7 +56,7 @@ def serve(
     from transformers.cli.serving import server
 
     _enter_lists()
-    build = functools.partial(_build, server.build_server, folder)
+    build = functools.partial(_build, server.build_server, folder, media_policy or MediaPolicy.server())
     with mock.patch.object(server, "build_server", build):
         return Serve(
             force_model=folder,
@@ -64,10 +73,11 @@ def _enter_lists() -> None:
     modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES["pvc"] = "PVCForConditionalGeneration"
 
 
-def _build(build_server, folder: str, manager, *args, **kwargs):
+def _build(build_server, folder: str, media_policy: MediaPolicy, manager, *args, **kwargs):
     """The server's app, once the model is loaded."""
     (loaded,) = manager.loaded_models.values()
     _bound_answers(loaded.model)
+    loaded.processor.media_policy = media_policy
     entry = {"id": folder, "object": "model", "created": int(time.time()), "owned_by": "modeling-pvc"}
     manager.get_gen_models = lambda: [entry]
     return _complete_app(build_server(manager, *args, **kwargs), folder)

@@ -67,6 +67,14 @@ def build_parser() -> argparse.ArgumentParser:
     server.add_argument("model", help="checkpoint folder or Hub id; requests name it as their model")
     server.add_argument("--host", default="localhost", help="address to listen on (default: localhost)")
     server.add_argument("--port", type=int, default=8000, metavar="N", help="port to listen on (default: 8000)")
+    server.add_argument(
+        "--allowed-media-domains",
+        nargs="+",
+        metavar="HOST",
+        help="URLs may name these hosts alone (default: public ones)",
+    )
+    server.add_argument("--allowed-local-media-path", metavar="FOLDER", help="files in it may be read (default: none)")
+    server.add_argument("--allow-private-addresses", action="store_true", help="URLs may lead into the own network")
     _add_model_options(server)
     server.set_defaults(run=run_serve)
 
@@ -165,8 +173,14 @@ def run_chat(options: argparse.Namespace) -> None:
 
 def run_serve(options: argparse.Namespace) -> None:
     """`pvc serve`: until it is interrupted."""
+    from ..media_pvc import MediaPolicy
     from ..serving.openai_server import serve
 
+    policy = MediaPolicy.server(
+        allowed_media_domains=options.allowed_media_domains,
+        allowed_local_media_path=options.allowed_local_media_path or (),
+        allow_private_addresses=options.allow_private_addresses,
+    )
     serve(
         _check_model(options.model),
         host=options.host,
@@ -174,6 +188,7 @@ def run_serve(options: argparse.Namespace) -> None:
         device=options.device,
         dtype=options.dtype,
         attn_implementation=options.attn,
+        media_policy=policy,
     )
 
 

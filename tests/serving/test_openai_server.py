@@ -107,14 +107,20 @@ def test_a_request_may_choose_the_number_of_frames(client, media):
         ([{"role": "user", "content": [{"type": "image_url"}]}], "image_url"),
         ([{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AAAA"}}]}], "audio"),
         (user("long " * 6000), "positions"),
-        (user("What is in <VIDEO_CONTEXT>?"), "VIDEO_CONTEXT"),
+        (user("What?", ("image", "/etc/hostname")), "allowed_local_media_path"),
+        (user("What?", ("video", "file:///etc/hostname")), "allowed_local_media_path"),
+        (user("What?", ("image", "http://127.0.0.1:1/picture.png")), "not public"),
     ],
-    ids=["image", "video", "no url", "audio", "long", "placeholder"],
+    ids=["image", "video", "no url", "audio", "long", "local path", "file URL", "private address"],
 )
 def test_bad_requests_are_refused_with_the_reason(client, messages, message):
     with pytest.raises(openai.BadRequestError, match=message):
         ask(client, messages)
     assert ask(client, user("Which shape comes first?")).choices[0].message.content
+
+
+def test_a_typed_placeholder_is_text(client):
+    assert ask(client, user("What is in <VIDEO_CONTEXT>?")).choices[0].message.content
 
 
 def test_one_model_is_served(client):

@@ -239,7 +239,7 @@ def run_in_chunks(
 
     The results are written into `output`, which may be what the function reads if slices do not depend on each other.
     """
-    if chunk is None or chunk >= length:
+    if chunk is None or torch.compiler.is_exporting() or chunk >= length:  # a graph of any length has no loop
         return function(slice(0, length))
     for start in range(0, length, chunk):
         part = function(slice(start, min(start + chunk, length)))
@@ -280,7 +280,7 @@ class PVCVisionLayer(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         """[S, P, D] -> [S, P, D], `frames_per_chunk` steps at a time."""
         return run_in_chunks(
-            lambda part: self.block(hidden_states[part], **kwargs), len(hidden_states), frames_per_chunk
+            lambda part: self.block(hidden_states[part], **kwargs), hidden_states.shape[0], frames_per_chunk
         )
 
     def block(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
@@ -378,7 +378,7 @@ class PVCVisionEmbeddings(nn.Module):
         if frames.dtype == torch.uint8:
             frames = normalize_raw_frames(frames)
         patches = self.patch_embedding(frames.to(dtype)).flatten(2).transpose(1, 2)
-        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + self.position_embeddings
+        return torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1) + self.position_embeddings
 
 
 @auto_docstring
@@ -539,7 +539,7 @@ class PVCVisionModel(PVCPreTrainedModel):
 
         dtype = self.dtype
         hidden_states = run_in_chunks(
-            lambda part: self.embeddings(frames[part], dtype), len(frames), chunk
+            lambda part: self.embeddings(frames[part], dtype), frames.shape[0], chunk
         )  # [N, P, D]
         num_spatial_layers = self.config.num_hidden_layers - self.config.num_temporal_layers
         for layer in self.layers[:num_spatial_layers]:
@@ -559,16 +559,16 @@ class PVCVisionModel(PVCPreTrainedModel):
         parts, num_tiles, video_shape = [], 0, (0, 0)
         if pixel_values is not None:
             parts.append(pixel_values)
-            num_tiles = len(pixel_values)
+            num_tiles = pixel_values.shape[0]
         if pixel_values_videos is not None:
             _check_video_grid(video_grid_thw, pixel_values_videos)
             if pixel_values_videos.ndim == 5:
                 video_shape = tuple(pixel_values_videos.shape[:2])
                 pixel_values_videos = pixel_values_videos.flatten(0, 1)
             else:
-                video_shape = (1, len(pixel_values_videos))
+                video_shape = (1, pixel_values_videos.shape[0])
             parts.append(pixel_values_videos)
-        if not parts or sum(map(len, parts)) == 0:
+        if sum(part.shape[0] for part in parts) == 0:
             raise ValueError("PVC's encoder needs at least one frame: pass `pixel_values` or `pixel_values_videos`.")
         if len({part.dtype for part in parts}) > 1:  # joining would take raw values for normalised ones
             parts = [normalize_raw_frames(part) if part.dtype == torch.uint8 else part for part in parts]
@@ -596,7 +596,8 @@ class PVCVisionModel(PVCPreTrainedModel):
     def _chunk_size(self, frames_per_chunk: int | None, kwargs: dict) -> int | None:
         names = ("output_attentions", "output_temporal_attentions")
         records = any(kwargs.get(name, getattr(self.config, name, False)) for name in names)
-        return None if torch.is_grad_enabled() or records else frames_per_chunk or self.config.frames_per_chunk
+        whole = torch.is_grad_enabled() or records or torch.compiler.is_exporting()
+        return None if whole else frames_per_chunk or self.config.frames_per_chunk
 
     def clip_layout(
         self,
@@ -646,7 +647,7 @@ class PVCVisionModel(PVCPreTrainedModel):
         window = self.config.temporal_window
         if window is not None and window < 1:
             raise ValueError(f"temporal_window={window} must be at least 1, or None for all steps.")
-        if len(steps) == 1:
+        if steps.shape[0] == 1:
             return None
         kept = torch.arange(-num_kept, 0, device=steps.device)  # of a stream, which is one clip
         age = steps[:, None] - torch.cat([kept, steps])[None, :]
@@ -657,12 +658,12 @@ class PVCVisionModel(PVCPreTrainedModel):
 
     def _repeat_frames(self, hidden_states: torch.Tensor, num_tiles: int) -> torch.Tensor:
         """[N, P, D] -> [S, P, D]: each tile `image_repeats` times, each video frame `video_repeats` times."""
-        counts = (num_tiles, len(hidden_states) - num_tiles)
+        counts = (num_tiles, hidden_states.shape[0] - num_tiles)
         repeats = (self.config.image_repeats, self.config.video_repeats)
         parts = [
             part if times == 1 else part.repeat_interleave(times, dim=0)
             for part, times in zip(hidden_states.split(counts), repeats)
-            if len(part)
+            if part.shape[0]
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -670,7 +671,7 @@ class PVCVisionModel(PVCPreTrainedModel):
 def _check_video_grid(grid: torch.Tensor | None, frames: torch.Tensor) -> None:
     """Raises unless `video_grid_thw` says how [N, C, H, W] falls into videos, or agrees with [videos, T, C, H, W]."""
     if grid is None:
-        if frames.ndim == 4 and len(frames) > 1:
+        if frames.ndim == 4 and frames.shape[0] > 1:
             refuse_flat_frames(len(frames))
         return
     if grid.ndim != 2 or grid.shape[1] != 3:
@@ -681,8 +682,7 @@ def _check_video_grid(grid: torch.Tensor | None, frames: torch.Tensor) -> None:
     if not may_read_values(grid):
         return
     rows = grid.tolist()
-    videos = [[frames.shape[1], 1, 1]] * len(frames)
-    fits = rows == videos if frames.ndim == 5 else sum(row[0] for row in rows) == len(frames)
+    fits = rows == [[frames.shape[1], 1, 1]] * len(frames) if frames.ndim == 5 else grid[:, 0].sum() == len(frames)
     if not fits or any(row[0] < 1 or row[1:] != [1, 1] for row in rows):
         raise ValueError(
             f"video_grid_thw={rows} does not fit pixel_values_videos of shape {list(frames.shape)}: it has a row "
