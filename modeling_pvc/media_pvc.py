@@ -403,20 +403,22 @@ def _body(answer: http.client.HTTPResponse, max_bytes: int) -> bytes:
 
 
 def _without_secrets(message: str, url: str) -> str:
-    parts = urllib.parse.urlsplit(url)
-    for secret in (parts.query, parts.fragment, parts.netloc.rpartition("@")[0]):
+    rest = url.partition("://")[2]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    for secret in (*re.split(r"[?#]", rest)[1:], authority.rpartition("@")[0]):
         if secret:
-            message = message.replace(secret, "...").replace(
-                urllib.parse.quote(secret, safe="/%:=&?~+!$,;'@()*[]"), "..."
-            )
+            message = message.replace(secret, "...").replace(urllib.parse.quote(secret, safe=UNQUOTED), "...")
     return message
+
+
+UNQUOTED = "/%:=&?~+!$,;'@()*[]"
 
 
 def _quoted(url: str) -> str:
     """A URL as HTTP takes it: in ASCII and without spaces. What is quoted already stays."""
     parts = urllib.parse.urlsplit(url.strip())
     host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
-    path, query = (urllib.parse.quote(part, safe="/%:=&?~+!$,;'@()*[]") for part in (parts.path, parts.query))
+    path, query = (urllib.parse.quote(part, safe=UNQUOTED) for part in (parts.path, parts.query))
     return urllib.parse.urlunsplit((parts.scheme, host, path, query, ""))
 
 
@@ -596,6 +598,8 @@ def _normalize_block(block: dict) -> dict:
             f"{', '.join(BLOCK_OPTIONS[kind])}."
         )
     source = block_source(block)
+    if kind == "image" and isinstance(source, (list, tuple)):
+        raise ValueError(f"An image block holds a list of {len(source)}; write a block for each image.")
     if source is None and options:
         raise ValueError(f"The options {options} stand in a block without {kind!r}; pass them to the call.")
     if source is None:
