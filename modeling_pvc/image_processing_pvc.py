@@ -208,6 +208,7 @@ class PVCImageProcessor(HasMediaPolicy, PilBackend):
         """Number of tiles, thumbnail included, of an image of that size; `images_kwargs` override the attributes."""
         options = {name: getattr(self, name) for name in PVCImageProcessorKwargs.__annotations__}
         options["size"] = self.size
+        options["max_image_tiles"] = self.media_policy.bounded("max_image_tiles", self.max_image_tiles)
         given = (images_kwargs or {}).items()
         options.update({key: value for key, value in given if key in options and value is not None})
         if not options["crop_to_patches"]:

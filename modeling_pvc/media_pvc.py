@@ -16,6 +16,7 @@ import ipaddress
 import math
 import os
 import re
+import select
 import socket
 import stat
 import threading
@@ -281,32 +282,28 @@ def shown_url(url: str) -> str:
 def _read_file_object(file: Any, policy: MediaPolicy) -> tuple[bytes, str]:
     """All of an open file, whatever was read of it before, and its name. What never ends raises `ValueError`."""
     name = shown_url(str(getattr(file, "name", None) or f"<{type(file).__name__}>"))
-    is_seekable = hasattr(file, "seekable") and file.seekable()
-    if is_seekable:
+    if hasattr(file, "seekable") and file.seekable():
         file.seek(0)
-    data: bytes | str | None = None
-    error: BaseException | None = None
-
-    def read() -> None:
-        nonlocal data, error
-        try:
-            data = file.read(policy.max_bytes + 1)
-        except Exception as raised:  # whatever it is an object of; raised below, by who asked
-            error = raised
-
-    if is_seekable:
-        read()
-    else:  # a pipe may wait for ever, and no call of Python's ends that wait
-        thread = threading.Thread(target=read, daemon=True)
-        thread.start()
-        thread.join(policy.max_download_seconds)
-        if thread.is_alive():
+    read = getattr(file, "read1", file.read)  # what is there, where `read` waits for all
+    deadline, data = time.monotonic() + policy.max_download_seconds, bytearray()
+    while len(data) <= policy.max_bytes:
+        left = deadline - time.monotonic()
+        if left <= 0 or (_is_pipe(file) and not select.select([file], [], [], left)[0]):
             raise ValueError(f"{name} did not end within {policy.max_download_seconds} s (max_download_seconds).")
-    if error is not None:
-        raise ValueError(f"Cannot read {name}: {error}") from error
-    if not isinstance(data, (bytes, bytearray)):
-        raise ValueError(f"{name} was opened as text; open it with mode 'rb'.")
+        chunk = read(1 << 20)
+        if not isinstance(chunk, (bytes, bytearray)):
+            raise ValueError(f"{name} was opened as text; open it with mode 'rb'.")
+        data += chunk
+        if not chunk:
+            break
     return bytes(data), name
+
+
+def _is_pipe(file: Any) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(file.fileno()).st_mode)
+    except (AttributeError, OSError, ValueError):  # no file of the system
+        return False
 
 
 def _local_file(source: str | Path, policy: MediaPolicy) -> tuple[Path, str]:
@@ -376,6 +373,8 @@ def download(url: str, policy: MediaPolicy = DEFAULT_POLICY) -> bytes:
             request, timeout=min(URL_SILENCE_SECONDS, policy.max_download_seconds)
         ) as answer:
             data = _body(answer, policy.max_bytes)
+        if time.monotonic() >= deadline:  # what was cut off may look whole
+            raise ValueError
         if data[:200].lstrip().lower().startswith(HTML_BEGINNINGS):
             raise ValueError("it is an HTML page; pass the address of the image or video itself")
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -404,20 +403,22 @@ def _body(answer: http.client.HTTPResponse, max_bytes: int) -> bytes:
 
 
 def _without_secrets(message: str, url: str) -> str:
-    parts = urllib.parse.urlsplit(url)
-    for secret in (parts.query, parts.fragment, parts.netloc.rpartition("@")[0]):
+    rest = url.partition("://")[2]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    for secret in (*re.split(r"[?#]", rest)[1:], authority.rpartition("@")[0]):
         if secret:
-            message = message.replace(secret, "...").replace(
-                urllib.parse.quote(secret, safe="/%:=&?~+!$,;'@()*[]"), "..."
-            )
+            message = message.replace(secret, "...").replace(urllib.parse.quote(secret, safe=UNQUOTED), "...")
     return message
+
+
+UNQUOTED = "/%:=&?~+!$,;'@()*[]"
 
 
 def _quoted(url: str) -> str:
     """A URL as HTTP takes it: in ASCII and without spaces. What is quoted already stays."""
     parts = urllib.parse.urlsplit(url.strip())
     host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
-    path, query = (urllib.parse.quote(part, safe="/%:=&?~+!$,;'@()*[]") for part in (parts.path, parts.query))
+    path, query = (urllib.parse.quote(part, safe=UNQUOTED) for part in (parts.path, parts.query))
     return urllib.parse.urlunsplit((parts.scheme, host, path, query, ""))
 
 
@@ -597,6 +598,8 @@ def _normalize_block(block: dict) -> dict:
             f"{', '.join(BLOCK_OPTIONS[kind])}."
         )
     source = block_source(block)
+    if kind == "image" and isinstance(source, (list, tuple)):
+        raise ValueError(f"An image block holds a list of {len(source)}; write a block for each image.")
     if source is None and options:
         raise ValueError(f"The options {options} stand in a block without {kind!r}; pass them to the call.")
     if source is None:

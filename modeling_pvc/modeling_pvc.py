@@ -42,11 +42,9 @@ from .modeling_vision_pvc import (
     PVCStepModulation,
     PVCVisionModel,
     PVCVisionModelOutput,
-    may_read_values,
-    refuse_flat_frames,
     run_in_chunks,
 )
-from .temporal_cache_pvc import PVCTemporalCache  # noqa: F401
+from .temporal_cache_pvc import may_read_values, refuse_flat_frames
 
 
 # What `peft.LoraConfig(target_modules=None)` means for PVC: as for most models, queries and values.

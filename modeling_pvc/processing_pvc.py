@@ -9,13 +9,15 @@ this processor replaces each by its layout with one placeholder per visual token
             Frame2: <img>…</img>
 """
 
-from .compat_pvc import without_defaults  # first: an old transformers stops here
+from .compat_pvc import whole_folder, without_defaults  # first: an old transformers stops here
 
 
 # isort: split
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from transformers.audio_utils import AudioInput
@@ -77,6 +79,21 @@ SPOKEN_TOKENS = ("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>", "<th
 def _beginnings(token: str, text: str) -> Iterator[re.Match]:
     """Where a token begins in a text, also within itself."""
     return re.finditer(f"(?={re.escape(token)})", text)
+
+
+def check_messages(conversation: Any) -> None:
+    """Raises `ValueError` for what is neither a list of messages nor a batch of such lists."""
+    is_batch = isinstance(conversation, list) and any(isinstance(row, list) for row in conversation)
+    for row in conversation if is_batch else [conversation]:
+        if not isinstance(row, list) or not row:
+            raise ValueError(f"A conversation is {row!r:.100}; a list of messages is needed.")
+        for message in row:
+            known = isinstance(message, dict) and isinstance(message.get("role"), str)
+            if not known or not isinstance(message.get("content"), (str, list, NoneType)):
+                raise ValueError(
+                    f"A message is {message!r:.100}; {{'role': 'user', 'content': ...}} is needed, with a string or a "
+                    "list of blocks for content."
+                )
 
 
 @without_defaults
@@ -159,7 +176,11 @@ class PVCProcessor(ProcessorMixin):
         if backend is not None:
             backend.no_truncation()
             backend.no_padding()
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        if args or kwargs.get("push_to_hub"):
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        with whole_folder(save_directory) as unfinished:
+            names = super().save_pretrained(unfinished, **kwargs)
+        return [str(Path(save_directory, Path(name).relative_to(unfinished))) for name in names]
 
     @property
     def unused_input_names(self) -> list[str]:
@@ -174,7 +195,9 @@ class PVCProcessor(ProcessorMixin):
         the model hears nothing. Raises `ValueError` for other options, and for blocks that are neither text, image nor
         video.
         """
-        conversation = self._with_plain_text(normalize_messages(conversation), "messages")
+        conversation = normalize_messages(conversation)
+        check_messages(conversation)
+        conversation = self._with_plain_text(conversation, "messages")
         return super().apply_chat_template(conversation, *args, **kwargs)
 
     def plain_text(self, *pieces: str) -> list[str]:

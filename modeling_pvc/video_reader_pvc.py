@@ -165,12 +165,12 @@ def pyav_version() -> int:
     return int(import_av().__version__.split(".")[0])
 
 
-# FFmpeg's names of containers that hold their own data. Not those that open other files or addresses (playlists, lists
-# of files, numbered pictures, devices), draw text, or take any bytes for a picture or sound.
+# FFmpeg's names of containers that hold their own data, also of sound, to say that it is sound. Not those that open
+# other files or addresses (playlists, lists of files, numbered pictures, devices), draw text, or take any bytes.
 CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,live_flv,asf,asf_o,ogg,mxf,gxf,rm,wtv,nut,nsv,nuv,dv,ivf,swf,gif,apng,"
     "yuv4mpegpipe,roq,smk,bink,flic,h261,h263,h264,hevc,vvc,m4v,mpegvideo,av1,obu,vc1,vc1test,dirac,dnxhd,mjpeg,"
-    "cavsvideo,avs2,avs3,evc,apv"
+    "cavsvideo,avs2,avs3,evc,apv,mp3,flac,wav,aac,aiff"
 )
 
 

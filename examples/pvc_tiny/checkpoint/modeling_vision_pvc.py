@@ -10,13 +10,12 @@ Shape vocabulary: N frames, S steps of all clips, K clips, T steps of one clip, 
 H heads, d head width.
 """
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -29,13 +28,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .card_pvc import complete_model_card
-from .compat_pvc import CACHE_NAME, takes_frame_counts
+from .compat_pvc import CACHE_NAME, takes_frame_counts, whole_folder
 from .configuration_pvc import PVCConfig, PVCVisionConfig
-from .temporal_cache_pvc import PVCTemporalCache
+from .temporal_cache_pvc import PVCTemporalCache, check_video_grid
 
 
 def eager_attention_forward(
@@ -227,11 +225,6 @@ class PVCStepModulation(nn.Module):
         return 1 + scale, shift
 
 
-def may_read_values(tensor: torch.Tensor) -> bool:
-    """Whether a check may look at a tensor's values: not in a graph, nor where transformers' own checks are off."""
-    return not is_tracing(tensor) and os.getenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "0") != "1"
-
-
 def run_in_chunks(
     function: Callable, length: int, chunk: int | None, dim: int = 0, output: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -418,6 +411,17 @@ class PVCPreTrainedModel(PreTrainedModel):
                 )
         return model
 
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """[`~PreTrainedModel.save_pretrained`] whose files appear when all are complete (`whole_folder`).
+
+        What several processes write, or is pushed at once, is left to transformers.
+        """
+        shared = torch.distributed.is_initialized() or kwargs.get("distributed_checkpoint")
+        if args or shared or kwargs.get("push_to_hub"):
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        with whole_folder(save_directory) as unfinished:
+            return super().save_pretrained(unfinished, **kwargs)
+
     def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
         # the last thing `push_to_hub` does, when transformers' bare model card lies in the folder
         card = Path(working_dir) / "README.md"
@@ -561,7 +565,7 @@ class PVCVisionModel(PVCPreTrainedModel):
             parts.append(pixel_values)
             num_tiles = pixel_values.shape[0]
         if pixel_values_videos is not None:
-            _check_video_grid(video_grid_thw, pixel_values_videos)
+            check_video_grid(video_grid_thw, pixel_values_videos)
             if pixel_values_videos.ndim == 5:
                 video_shape = tuple(pixel_values_videos.shape[:2])
                 pixel_values_videos = pixel_values_videos.flatten(0, 1)
@@ -666,35 +670,6 @@ class PVCVisionModel(PVCPreTrainedModel):
             if part.shape[0]
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _check_video_grid(grid: torch.Tensor | None, frames: torch.Tensor) -> None:
-    """Raises unless `video_grid_thw` says how [N, C, H, W] falls into videos, or agrees with [videos, T, C, H, W]."""
-    if grid is None:
-        if frames.ndim == 4 and frames.shape[0] > 1:
-            refuse_flat_frames(len(frames))
-        return
-    if grid.ndim != 2 or grid.shape[1] != 3:
-        raise ValueError(
-            f"video_grid_thw has shape {list(grid.shape)}, but a row [frames, 1, 1] per video is needed. Numbers of "
-            "frames alone can be passed by name, as num_frames_per_video."
-        )
-    if not may_read_values(grid):
-        return
-    rows = grid.tolist()
-    fits = rows == [[frames.shape[1], 1, 1]] * len(frames) if frames.ndim == 5 else grid[:, 0].sum() == len(frames)
-    if not fits or any(row[0] < 1 or row[1:] != [1, 1] for row in rows):
-        raise ValueError(
-            f"video_grid_thw={rows} does not fit pixel_values_videos of shape {list(frames.shape)}: it has a row "
-            "[frames, 1, 1] per video, and the frames of all videos are those of the pixels."
-        )
-
-
-def refuse_flat_frames(num_frames: int) -> NoReturn:
-    raise ValueError(
-        f"pixel_values_videos has {num_frames} frames without video_grid_thw, which may be one video or several. Pass "
-        "the processor's video_grid_thw, or videos of equal length as [videos, frames, channels, height, width]."
-    )
 
 
 __all__ = ["PVCPreTrainedModel", "PVCVisionModel"]

@@ -261,6 +261,8 @@ class PVCVideoProcessor(HasMediaPolicy, VideoProcessorMixin, PilBackend):
                 clip.indices = self.sample_frames(frames, **clip.nominal_options(options)).tolist()
             else:
                 total = len(clip.indices)
+                if own.get("max_frames") is None and options["max_frames"] == self.media_policy.max_frames:
+                    self.media_policy.bounded("max_frames", None, total)  # what is taken whole is not cut unasked
                 limit = total if options["max_frames"] is None else options["max_frames"]
                 clip.indices = sample_frame_indices(total, None, limit)
         except ValueError as error:
