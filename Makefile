@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types docs compat clean
+.PHONY: demo test lint types docs compat serve-test clean
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ test: $(VENV)/installed $(VENV)/quantizers
 compat:
 	$(PYTHON) .ci/compat.py
 
+# vLLM in an environment of its own
+serve-test:
+	$(PYTHON) .ci/serve_test.py
+
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -36,4 +40,4 @@ docs: $(VENV)/installed
 	$(BIN)/python docs/write_api.py
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) .venv-vllm demo build dist *.egg-info

@@ -47,8 +47,8 @@ class Family:
 
     def media(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
         """Frames [T, 3, size, size] of `frame_size`, normalised -> what the model takes of one video."""
-        counts = torch.tensor([len(frames)], device=frames.device)
-        return {"pixel_values_videos": frames, "num_frames_per_video": counts}
+        grid = torch.tensor([[len(frames), 1, 1]], device=frames.device)
+        return {"pixel_values_videos": frames, "video_grid_thw": grid}
 
     def features(self, model: PreTrainedModel, media: dict[str, torch.Tensor]) -> torch.Tensor:
         """Visual tokens of one video: vision tower and projector, without the text model."""

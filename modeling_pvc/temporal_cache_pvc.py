@@ -1,13 +1,17 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""The streaming state of the encoder: what later steps need of the steps already encoded.
+"""The encoder's clips in time: its streaming state, what later steps need of the steps already encoded, and the check
+of how frames fall into videos.
 
 transformers' caches copy all they hold for every addition, and its sliding-window cache keeps everything at a window
 of 1, hence classes of its own.
 """
 
+import os
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import torch
+from transformers.utils.import_utils import is_tracing
 
 
 @dataclass
@@ -199,3 +203,37 @@ class PVCTemporalCache:
         ]
         cache._state = state["num_steps"], layers
         return cache
+
+
+def may_read_values(tensor: torch.Tensor) -> bool:
+    """Whether a check may look at a tensor's values: not in a graph, nor where transformers' own checks are off."""
+    return not is_tracing(tensor) and os.getenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "0") != "1"
+
+
+def check_video_grid(grid: torch.Tensor | None, frames: torch.Tensor) -> None:
+    """Raises unless `video_grid_thw` says how [N, C, H, W] falls into videos, or agrees with [videos, T, C, H, W]."""
+    if grid is None:
+        if frames.ndim == 4 and frames.shape[0] > 1:
+            refuse_flat_frames(len(frames))
+        return
+    if grid.ndim != 2 or grid.shape[1] != 3:
+        raise ValueError(
+            f"video_grid_thw has shape {list(grid.shape)}, but a row [frames, 1, 1] per video is needed. Numbers of "
+            "frames alone can be passed by name, as num_frames_per_video."
+        )
+    if not may_read_values(grid):
+        return
+    rows = grid.tolist()
+    fits = rows == [[frames.shape[1], 1, 1]] * len(frames) if frames.ndim == 5 else grid[:, 0].sum() == len(frames)
+    if not fits or any(row[0] < 1 or row[1:] != [1, 1] for row in rows):
+        raise ValueError(
+            f"video_grid_thw={rows} does not fit pixel_values_videos of shape {list(frames.shape)}: it has a row "
+            "[frames, 1, 1] per video, and the frames of all videos are those of the pixels."
+        )
+
+
+def refuse_flat_frames(num_frames: int) -> NoReturn:
+    raise ValueError(
+        f"pixel_values_videos has {num_frames} frames without video_grid_thw, which may be one video or several. Pass "
+        "the processor's video_grid_thw, or videos of equal length as [videos, frames, channels, height, width]."
+    )

@@ -77,7 +77,7 @@ def internvl_batch(rows: list[Row], config: PVCConfig) -> dict[str, torch.Tensor
     batch = to_batch(rows, config, factor=4)
     batch["input_ids"][batch["input_ids"] == config.video_token_id] = config.image_token_id
     frames = batch.pop("pixel_values_videos", batch.pop("pixel_values", None))
-    batch.pop("num_frames_per_video", None)
+    batch.pop("video_grid_thw", None)
     return {**batch, "pixel_values": normalize_raw_frames(frames)}
 
 

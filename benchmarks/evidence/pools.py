@@ -139,6 +139,6 @@ def to_batch(rows: list[Row], config, factor: int) -> dict[str, torch.Tensor]:
         "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
     }
     if config.video_token_id in rows[0]["input_ids"]:
-        counts = torch.tensor([len(row["frames"]) for row in rows])
-        return {**batch, "pixel_values_videos": frames, "num_frames_per_video": counts}
+        grid = torch.tensor([[len(row["frames"]), 1, 1] for row in rows])
+        return {**batch, "pixel_values_videos": frames, "video_grid_thw": grid}
     return {**batch, "pixel_values": frames}

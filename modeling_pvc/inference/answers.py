@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 # Options that are not the caller's here, and why.
 REFUSED = {
     **dict.fromkeys(("input_ids", "inputs", "inputs_embeds", "attention_mask", "position_ids"), "the prompt is kept"),
-    **dict.fromkeys(("pixel_values", "pixel_values_videos", "num_frames_per_video", "mm_encoder_outputs"),
+    **dict.fromkeys(("pixel_values", "pixel_values_videos", "video_grid_thw", "mm_encoder_outputs"),
                     "media are handed over as images, videos and frames"),
     **dict.fromkeys(("cache", "past_key_values", "cache_implementation"), "the cache is kept"),
     **dict.fromkeys(("assistant_model", "prompt_lookup_num_tokens"), "drafts would not see the media"),

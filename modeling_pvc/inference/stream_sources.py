@@ -24,7 +24,7 @@ def read_frames(processor: ProcessorMixin, frames: Any, num_streams: int) -> tor
         raise ValueError(f"{num_streams} streams need {num_streams} lists of frames, got {len(per_stream)}.")
     sources = [_video(item) for item in per_stream]
     inputs = processor.video_processor(sources, do_sample_frames=False, return_tensors="pt")
-    counts = inputs["num_frames_per_video"].tolist()
+    counts = inputs["video_grid_thw"][:, 0].tolist()
     if len(set(counts)) > 1:
         raise ValueError(f"All streams advance together, but the frames given per stream are {counts}.")
     return inputs["pixel_values_videos"].unflatten(0, (num_streams, -1))

@@ -1,5 +1,5 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""The `pvc` command: `pvc chat` answers questions about images and videos, `pvc inspect` says what they cost."""
+"""The `pvc` command: `chat` and `serve` answer questions about images and videos, `inspect` says what they cost."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ from .plots import plot_image, plot_video
 
 
 CHAT_HELP = (
-    "Commands: /image PATH and /video PATH attach to the next message, /reset forgets, /quit (or Ctrl-D) leaves."
+    "Commands: /image PATH and /video PATH attach to the next message, /reset forgets all, /quit (or Ctrl-D) leaves."
 )
 
 
@@ -62,6 +62,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_model_options(inspect)
     inspect.set_defaults(run=run_inspect)
+
+    server = commands.add_parser("serve", help="an OpenAI-compatible endpoint for one model")
+    server.add_argument("model", help="checkpoint folder or Hub id; requests name it as their model")
+    server.add_argument("--host", default="localhost", help="address to listen on (default: localhost)")
+    server.add_argument("--port", type=int, default=8000, metavar="N", help="port to listen on (default: 8000)")
+    server.add_argument(
+        "--allowed-media-domains",
+        nargs="+",
+        metavar="HOST",
+        help="URLs may name these hosts alone (default: public ones)",
+    )
+    server.add_argument("--allowed-local-media-path", metavar="FOLDER", help="files in it may be read (default: none)")
+    server.add_argument("--allow-private-addresses", action="store_true", help="URLs may lead into the own network")
+    _add_model_options(server)
+    server.set_defaults(run=run_serve)
 
     _conversion_commands()(commands)
     return parser
@@ -144,6 +159,7 @@ def run_chat(options: argparse.Namespace) -> None:
             return
         if command == "/reset":
             chat.reset()
+            images, videos = [], []
         elif command in ("/image", "/video"):
             (images if command == "/image" else videos).append(os.path.expanduser(argument.strip()))
         elif command.startswith("/"):
@@ -151,9 +167,31 @@ def run_chat(options: argparse.Namespace) -> None:
         elif line:
             try:
                 chat.ask(line, images, videos, **generate_kwargs)
+                images, videos = [], []
             except (ValueError, TypeError, OSError) as error:
-                print(f"pvc: error: {error}", file=sys.stderr)
-            images, videos = [], []
+                kept = "".join(f"\n{source} is still attached; /reset takes it off." for source in images + videos)
+                print(f"pvc: error: {error}{kept}", file=sys.stderr)
+
+
+def run_serve(options: argparse.Namespace) -> None:
+    """`pvc serve`: until it is interrupted."""
+    from ..media_pvc import MediaPolicy
+    from ..serving.openai_server import serve
+
+    policy = MediaPolicy.server(
+        allowed_media_domains=options.allowed_media_domains,
+        allowed_local_media_path=options.allowed_local_media_path or (),
+        allow_private_addresses=options.allow_private_addresses,
+    )
+    serve(
+        _check_model(options.model),
+        host=options.host,
+        port=options.port,
+        device=options.device,
+        dtype=options.dtype,
+        attn_implementation=options.attn,
+        media_policy=policy,
+    )
 
 
 def _read_line() -> str | None:
@@ -177,8 +215,8 @@ def run_inspect(options: argparse.Namespace) -> None:
         frames = int(processor.image_processor(processor.image_processor.fetch_images([image]))["num_patches"][0])
         rows.append((image, f"{frames} tiles", frames, frames * processor.image_repeats))
     for video in options.video:
-        counts = processor.video_processor([video], **_processor_kwargs(options))["num_frames_per_video"]
-        frames = int(counts[0])
+        grid = processor.video_processor([video], **_processor_kwargs(options))["video_grid_thw"]
+        frames = int(grid[0][0])
         rows.append((video, f"{frames} frames", frames, frames * processor.video_repeats))
     width = max(len(str(row[0])) for row in rows)
     print(f"{'input':{width}}  {'size':>12}  {'steps':>6}  {'PVC tokens':>10}  {'InternVL tokens':>15}")

@@ -10,6 +10,7 @@ import torch
 
 from ..image_processing_pvc import choose_grid
 from ..inference.novelty import token_novelty
+from ..media_pvc import shown_url
 
 
 MAX_STEPS = 8
@@ -70,8 +71,15 @@ def plot_steps(
             figure.colorbar(drawn, ax=axes[row].tolist(), shrink=0.8)
     figure.suptitle(title)
     unfinished = Path(f"{path}.unfinished.png")
-    figure.savefig(unfinished, dpi=110)
-    os.replace(unfinished, path)
+    try:
+        figure.savefig(unfinished, dpi=110)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _title(source) -> str:
+    return shown_url(source) if isinstance(source, str) else str(source)[:100]
 
 
 @torch.no_grad()
@@ -88,7 +96,9 @@ def plot_image(model, processor, source, path: str | os.PathLike) -> None:
     clips = tokens.unflatten(0, (len(tiles), -1))
     maps = [step_maps(clip) for clip in clips]
     norms, novelty = (stitch(np.stack(values), columns, rows) for values in zip(*maps, strict=True))
-    plot_steps(np.repeat(whole, len(norms), axis=0), norms, novelty, f"{source}: {len(norms)} steps per tile", path)
+    plot_steps(
+        np.repeat(whole, len(norms), axis=0), norms, novelty, f"{_title(source)}: {len(norms)} steps per tile", path
+    )
 
 
 @torch.no_grad()
@@ -99,4 +109,4 @@ def plot_video(model, processor, source, path: str | os.PathLike, **options) -> 
     tokens, _ = model.model.encode(pixel_values_videos=frames[None].to(model.device))
     norms, novelty = step_maps(tokens)
     pictures = np.repeat(pictures_of(frames, videos), len(tokens) // len(frames), axis=0)
-    plot_steps(pictures, norms, novelty, f"{source}: {len(norms)} steps", path)
+    plot_steps(pictures, norms, novelty, f"{_title(source)}: {len(norms)} steps", path)

@@ -177,7 +177,7 @@ def test_video_steps_are_phases_of_the_source(tmp_path):
     frames = torch.randn(132, 3, 112, 112, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = source.get_image_features(frames).pooler_output  # [T, 4 x 4, E]
-        features = model.get_video_features(frames, num_frames_per_video=torch.tensor([132])).pooler_output[0]
+        features = model.get_video_features(frames, video_grid_thw=torch.tensor([[132, 1, 1]])).pooler_output[0]
     expected = expected.unflatten(1, (2, 2, 2, 2)).transpose(2, 3).flatten(3, 4)  # [T, 2, 2, phase, E]
     features = features.unflatten(0, (132, 2, 2))
     for step in range(128):

@@ -8,7 +8,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from batches import batch_of
+from batches import batch_of, grid
 from conftest import small_model
 from pretended import PretendedDevice, PretendedTensor
 
@@ -76,7 +76,7 @@ def test_the_model_computes_where_it_is(rows, device, on_device):
 def test_the_encoder_waits_for_nothing(chunk, device, on_device, monkeypatch):
     """But for the check of frame counts, which can be turned off. Ragged videos and tiles, raw."""
     monkeypatch.setenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "1")
-    media = {"pixel_values": raw(2), "pixel_values_videos": raw(5, 1), "num_frames_per_video": torch.tensor([2, 3])}
+    media = {"pixel_values": raw(2), "pixel_values_videos": raw(5, 1), "video_grid_thw": grid(2, 3)}
     there = moved(media, device)
     device.waits.clear()
     tokens, _ = on_device.model.encode(**there, frames_per_chunk=chunk)

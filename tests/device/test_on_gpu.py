@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from batches import batch_of, pixels
+from batches import batch_of, grid, pixels
 from conftest import small_model
 from transformers import BitsAndBytesConfig, TorchAoConfig
 
@@ -82,8 +82,8 @@ def test_attention_kernels_agree_and_let_nothing_through(implementation):
     batch = batch_of([1, 2, 3])
     assert_equal(kept(model(**moved(batch, dtype)).logits, batch), kept(small_model()(**batch).logits, batch), dtype)
 
-    frames, counts = pixels(5).to(DEVICE, dtype), torch.tensor([3, 2], device=DEVICE)
-    encode = lambda x: model.model.encode(pixel_values_videos=x, num_frames_per_video=counts)[0]  # noqa: E731
+    frames, videos = pixels(5).to(DEVICE, dtype), grid(3, 2).to(DEVICE)
+    encode = lambda x: model.model.encode(pixel_values_videos=x, video_grid_thw=videos)[0]  # noqa: E731
     before = encode(frames)
     for changed, unchanged in ((4, [0, 1, 2, 3]), (2, [0, 1, 3, 4]), (0, [3, 4])):
         other = frames.clone()
@@ -118,10 +118,10 @@ def test_the_encoder_does_not_wait_for_the_device(monkeypatch):
     monkeypatch.setenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "1")
     model = small_model().to(DEVICE).model
     frames = torch.randint(0, 256, (5, 3, 56, 56), dtype=torch.uint8, device=DEVICE)
-    counts = torch.tensor([3, 2], device=DEVICE)
-    expected = model.encode(pixel_values=frames[:2], pixel_values_videos=frames, num_frames_per_video=counts)[0]
+    videos = grid(3, 2).to(DEVICE)
+    expected = model.encode(pixel_values=frames[:2], pixel_values_videos=frames, video_grid_thw=videos)[0]
     with no_waiting():
-        tokens, _ = model.encode(pixel_values=frames[:2], pixel_values_videos=frames, num_frames_per_video=counts)
+        tokens, _ = model.encode(pixel_values=frames[:2], pixel_values_videos=frames, video_grid_thw=videos)
     assert torch.equal(tokens, expected)
 
 

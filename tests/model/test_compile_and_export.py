@@ -2,16 +2,18 @@
 
 import pytest
 import torch
-from batches import batch_of
+from batches import batch_of, grid
 from conftest import small_model
 from test_encoder import frames, make_encoder
 
+
+DYNAMIC_SIZE = torch.export.Dim.DYNAMIC
 
 LAYOUTS = {
     "tiles": lambda seed: {"pixel_values": frames(2, seed, torch.float32)},
     "ragged videos": lambda seed: {
         "pixel_values_videos": frames(5, seed, torch.float32),
-        "num_frames_per_video": torch.tensor([2, 3] if seed else [4, 1]),
+        "video_grid_thw": grid(2, 3) if seed else grid(4, 1),
     },
     "mix": lambda seed: {
         "pixel_values": frames(2, seed, torch.float32),
@@ -72,3 +74,44 @@ def test_export_with_a_fixed_layout(layout):
     inputs = LAYOUTS[layout](1)
     expected = encoder(**inputs).last_hidden_state
     torch.testing.assert_close(program.module()(**inputs).last_hidden_state, expected, atol=1e-5, rtol=1e-5)
+
+
+DYNAMIC = {
+    "tiles": (
+        lambda count: {"pixel_values": frames(count, count, torch.float32)},
+        {"pixel_values": {0: DYNAMIC_SIZE}},
+    ),
+    "frames of a video": (
+        lambda count: {"pixel_values_videos": frames(count, count, torch.float32)[None]},
+        {"pixel_values_videos": {1: DYNAMIC_SIZE}},
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", DYNAMIC)
+@torch.no_grad()
+def test_export_with_any_number(layout):
+    """More than one of them, which every exporter takes for another program."""
+    make, shapes = DYNAMIC[layout]
+    encoder = make_encoder(torch.float32)
+    program = torch.export.export(encoder, (), make(3), dynamic_shapes=shapes).module()
+    for count in (2, 3, 7, 40):
+        expected = encoder(**make(count)).last_hidden_state
+        torch.testing.assert_close(program(**make(count)).last_hidden_state, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", DYNAMIC)
+@torch.no_grad()
+def test_onnx_with_any_number(layout, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    make, shapes = DYNAMIC[layout]
+    encoder = make_encoder(torch.float32)
+    path = tmp_path / "encoder.onnx"
+    torch.onnx.export(encoder, (), path, kwargs=make(3), dynamic_shapes=shapes, dynamo=True, verbose=False)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (name,) = (given.name for given in session.get_inputs())
+    for count in (2, 3, 7, 40):
+        (value,) = make(count).values()
+        output = torch.from_numpy(session.run(None, {name: value.numpy()})[0])
+        torch.testing.assert_close(output, encoder(**make(count)).last_hidden_state, atol=1e-4, rtol=1e-4)

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from batches import grid
 from conftest import randomize, small_config, small_model
 from torch.nn.functional import layer_norm, linear
 from torch.utils.flop_counter import FlopCounterMode
@@ -100,7 +101,7 @@ def test_equals_the_naive_form(mix, dtype, attn):
     output = encoder(
         pixel_values=tiles if num_tiles else None,
         pixel_values_videos=torch.cat(videos) if videos else None,
-        num_frames_per_video=torch.tensor(lengths) if videos else None,
+        video_grid_thw=grid(*lengths) if videos else None,
     )
     expected = naive_encode(make_encoder(dtype, "eager"), tiles, videos)
     torch.testing.assert_close(output.last_hidden_state, expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
@@ -111,7 +112,7 @@ def test_equals_the_naive_form(mix, dtype, attn):
 def test_equals_the_naive_form_with_options(vision):
     encoder = make_encoder(**vision)
     tiles, videos = frames(2), [frames(3, 1), frames(5, 2)]
-    output = encoder(tiles, torch.cat(videos), torch.tensor([3, 5]))
+    output = encoder(tiles, torch.cat(videos), grid(3, 5))
     torch.testing.assert_close(output.last_hidden_state, naive_encode(encoder, tiles, videos), atol=1e-10, rtol=1e-10)
 
 
@@ -119,12 +120,11 @@ def test_equals_the_naive_form_with_options(vision):
 def test_equal_videos_as_a_five_dimensional_batch():
     encoder = make_encoder()
     videos = torch.stack([frames(3, 1), frames(3, 2)])
-    flat = encoder(pixel_values_videos=videos.flatten(0, 1), num_frames_per_video=torch.tensor([3, 3]))
+    flat = encoder(pixel_values_videos=videos.flatten(0, 1), video_grid_thw=grid(3, 3))
     batch = encoder(pixel_values_videos=videos)
     torch.testing.assert_close(batch.last_hidden_state, flat.last_hidden_state, atol=1e-10, rtol=1e-10)
-    rows = encoder(pixel_values_videos=videos.flatten(0, 1))  # without counts, every row is a video
-    torch.testing.assert_close(rows.last_hidden_state[:1], flat.last_hidden_state[:1], atol=1e-10, rtol=1e-10)
-    assert not torch.allclose(rows.last_hidden_state[1], flat.last_hidden_state[1])
+    both = encoder(pixel_values_videos=videos, video_grid_thw=grid(3, 3))
+    assert torch.equal(both.last_hidden_state, batch.last_hidden_state)
 
 
 @pytest.mark.parametrize("attn", ["eager", "sdpa", "flex_attention", "flash_attention_2"])
@@ -145,12 +145,12 @@ def test_no_leak_from_later_steps_or_other_clips(attn, monkeypatch):
         encoder.config._attn_implementation_internal = attn
     else:
         encoder.set_attn_implementation(attn)
-    tiles, counts = frames(1, dtype=torch.float32), torch.tensor([4, 3])
+    tiles, videos = frames(1, dtype=torch.float32), grid(4, 3)
     video = frames(7, 5, dtype=torch.float32)
-    before = encoder(tiles, video, counts).last_hidden_state
+    before = encoder(tiles, video, videos).last_hidden_state
     changed = video.clone()
     changed[2] += 1  # step 2 of the first video; its steps are rows 4 to 7, after the tile's four
-    after = encoder(tiles, changed, counts).last_hidden_state
+    after = encoder(tiles, changed, videos).last_hidden_state
     assert torch.equal(before[:6], after[:6])
     assert torch.equal(before[8:], after[8:])
     assert not torch.equal(before[6], after[6]) and not torch.equal(before[7], after[7])
@@ -221,7 +221,7 @@ def test_hidden_states_and_both_attentions():
     output = encoder(
         frames(2),
         frames(3),
-        torch.tensor([3]),
+        grid(3),
         output_hidden_states=True,
         output_attentions=True,
         output_temporal_attentions=True,
@@ -240,9 +240,24 @@ def test_hidden_states_and_both_attentions():
         ({}, "needs at least one frame"),
         ({"pixel_values": torch.zeros(1, 4, 56, 56)}, r"shape \[N, 3, 56, 56\], got \[1, 4, 56, 56\]"),
         ({"pixel_values": torch.zeros(1, 3, 28, 56)}, r"got \[1, 3, 28, 56\]"),
+        ({"pixel_values_videos": torch.zeros(3, 3, 56, 56)}, r"has 3 frames without video_grid_thw"),
         (
-            {"pixel_values_videos": torch.zeros(3, 3, 56, 56), "num_frames_per_video": torch.tensor([1, 1])},
-            r"num_frames_per_video=\[1, 1\] adds up to 2 frames, but pixel_values_videos has 3",
+            {"pixel_values_videos": torch.zeros(3, 3, 56, 56), "video_grid_thw": grid(1, 1)},
+            r"video_grid_thw=\[\[1, 1, 1\], \[1, 1, 1\]\] does not fit pixel_values_videos of shape \[3, 3, 56, 56\]",
+        ),
+        ({"pixel_values_videos": torch.zeros(3, 3, 56, 56), "video_grid_thw": grid(3, 0)}, r"does not fit"),
+        (
+            {"pixel_values_videos": torch.zeros(3, 3, 56, 56), "video_grid_thw": torch.tensor([[3, 4, 4]])},
+            r"video_grid_thw=\[\[3, 4, 4\]\] does not fit",
+        ),
+        ({"pixel_values_videos": torch.zeros(2, 3, 3, 56, 56), "video_grid_thw": grid(2, 4)}, r"does not fit"),
+        (
+            {"pixel_values_videos": torch.zeros(3, 3, 56, 56), "video_grid_thw": torch.tensor([3])},
+            r"shape \[1\], but a row \[frames, 1, 1\].*num_frames_per_video",
+        ),
+        (
+            {"pixel_values_videos": torch.zeros(1, 3, 56, 56), "num_frames_per_video": [1], "video_grid_thw": grid(1)},
+            r"Pass video_grid_thw alone",
         ),
     ],
 )
@@ -256,7 +271,7 @@ def test_gradients_equal_the_naive_form():
     tiles, video = frames(1), frames(3, 1)
     weight = torch.randn(7, 17, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     gradients = []
-    for output in (encoder(tiles, video, torch.tensor([3])).last_hidden_state, naive_encode(encoder, tiles, [video])):
+    for output in (encoder(tiles, video, grid(3)).last_hidden_state, naive_encode(encoder, tiles, [video])):
         encoder.zero_grad()
         (output * weight).sum().backward()
         gradients.append({name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None})
@@ -291,7 +306,7 @@ def test_gradient_checkpointing_gives_the_same_gradients():
         if enable:
             encoder.gradient_checkpointing_enable()
         encoder.zero_grad()
-        encoder(frames(1), frames(2, 1), torch.tensor([2])).last_hidden_state.square().sum().backward()
+        encoder(frames(1), frames(2, 1), grid(2)).last_hidden_state.square().sum().backward()
         gradients.append([p.grad.clone() for p in encoder.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed, atol=1e-10, rtol=1e-10)
@@ -311,7 +326,7 @@ def test_a_frozen_tower_stays_outside_autograd():
 @torch.no_grad()
 def test_half_precision_is_finite_on_a_long_clip(dtype):
     encoder = make_encoder(dtype)
-    output = encoder(pixel_values_videos=frames(96, dtype=dtype), num_frames_per_video=torch.tensor([96]))
+    output = encoder(pixel_values_videos=frames(96, dtype=dtype), video_grid_thw=grid(96))
     assert output.last_hidden_state.isfinite().all()
 
 

@@ -1,8 +1,10 @@
 """PVCForConditionalGeneration: inputs in any mix, generation in every mode, loading and saving, clear errors."""
 
+import inspect
+
 import pytest
 import torch
-from batches import FRAMES, IMAGE, TILES, VIDEO, batch_of, pixels, prompt
+from batches import FRAMES, IMAGE, TILES, VIDEO, batch_of, grid, pixels, prompt
 from conftest import small_config, small_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
@@ -38,7 +40,7 @@ def test_text_models(text):
 def test_features_by_image_and_video(model):
     images = model.get_image_features(TILES[1])
     assert images.pooler_output.shape == (2, 4, 64) and images.last_hidden_state.shape == (2, 4 * 17, 64)
-    videos = model.get_video_features(torch.cat([FRAMES[2], FRAMES[3]]), torch.tensor([3, 2]))
+    videos = model.get_video_features(torch.cat([FRAMES[2], FRAMES[3]]), grid(3, 2))
     assert [tuple(video.shape) for video in videos.pooler_output] == [(3, 64), (2, 64)]
     same = model.get_video_features(FRAMES[2][None]).pooler_output[0]
     torch.testing.assert_close(same, videos.pooler_output[0], atol=1e-5, rtol=1e-5)
@@ -50,7 +52,7 @@ def test_features_instead_of_pixels(model):
     expected = model(**batch).logits
     outputs = {
         "image": model.get_image_features(batch.pop("pixel_values")),
-        "video": model.get_video_features(batch.pop("pixel_values_videos"), batch.pop("num_frames_per_video")),
+        "video": model.get_video_features(batch.pop("pixel_values_videos"), batch.pop("video_grid_thw")),
     }
     torch.testing.assert_close(model(**batch, mm_encoder_outputs=outputs).logits, expected, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="not both"):
@@ -258,12 +260,55 @@ def test_every_parameter_survives_the_meta_device(checkpoint, model):
 
 
 @torch.no_grad()
-def test_frames_without_counts_are_refused_unless_they_are_one_per_prompt(model):
+def test_frames_without_a_grid_are_refused_unless_the_prompts_say_that_they_are_one_each(model):
     ids, frames = torch.tensor([prompt(1, ("video", 3), 2)]), pixels(3)
-    with pytest.raises(ValueError, match="3 frames for 1 prompts, without num_frames_per_video"):
-        model(input_ids=ids, pixel_values_videos=frames)
-    expected = model(input_ids=ids, pixel_values_videos=frames, num_frames_per_video=torch.tensor([3])).logits
+    split = torch.tensor([prompt(1, ("video", 3), 2), prompt(1, 2, 3, 4, 5), prompt(1, 2, 3, 4, 5)])
+    for refused in (ids, split):  # as many frames as prompts, in the second case
+        with pytest.raises(ValueError, match="3 frames without video_grid_thw, which may be one video or several"):
+            model(input_ids=refused, pixel_values_videos=frames)
+        with pytest.raises(ValueError, match="3 frames without video_grid_thw"):
+            model.generate(input_ids=refused, pixel_values_videos=frames, max_new_tokens=1)
+    with pytest.raises(ValueError, match="3 frames without video_grid_thw"):
+        model.get_video_features(frames)
+    assert len(model.get_video_features(frames[:1]).pooler_output) == 1
+    expected = model(input_ids=ids, pixel_values_videos=frames, video_grid_thw=grid(3)).logits
     torch.testing.assert_close(model(input_ids=ids, pixel_values_videos=frames[None]).logits, expected)
     rows = torch.tensor([prompt(1, ("video", 1), 2)] * 3)
     one_each = model(input_ids=rows, pixel_values_videos=frames).logits
     torch.testing.assert_close(one_each[:1], model(input_ids=rows[:1], pixel_values_videos=frames[:1]).logits)
+    assert torch.equal(
+        model(input_ids=rows, pixel_values_videos=frames, video_grid_thw=grid(1, 1, 1)).logits, one_each
+    )
+    answers = [
+        model.generate(input_ids=rows, pixel_values_videos=frames, max_new_tokens=4, **given)
+        for given in ({}, {"video_grid_thw": grid(1, 1, 1)})
+    ]
+    assert torch.equal(*answers)
+
+
+@torch.no_grad()
+def test_counts_of_frames_are_still_taken(model):
+    """`num_frames_per_video` was the name until engines made us choose `video_grid_thw`."""
+    new = batch_of([2, 3])
+    old = {key: value for key, value in new.items() if key != "video_grid_thw"}
+    for counts in (torch.tensor([3, 2]), [3, 2]):
+        assert torch.equal(model(**old, num_frames_per_video=counts).logits, model(**new).logits)
+        answers = (
+            model.generate(**old, num_frames_per_video=counts, max_new_tokens=3),
+            model.generate(**new, max_new_tokens=3),
+        )
+        assert torch.equal(*answers)
+    frames = new["pixel_values_videos"]
+    for part in (model, model.model):
+        videos = part.get_video_features(frames, num_frames_per_video=torch.tensor([3, 2])).pooler_output
+        for actual, expected in zip(videos, part.get_video_features(frames, grid(3, 2)).pooler_output, strict=True):
+            assert torch.equal(actual, expected)
+    both = {**new, "num_frames_per_video": torch.tensor([3, 2])}
+    with pytest.raises(ValueError, match="Pass video_grid_thw alone"):
+        model(**both)
+
+
+def test_the_grid_is_a_named_argument_where_engines_look_for_it(model):
+    for part in (model, model.model):
+        for function in (part.forward, part.get_video_features):
+            assert "video_grid_thw" in inspect.signature(function).parameters

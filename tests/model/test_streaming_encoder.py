@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from batches import grid
 from conftest import small_config
 from faults import FailingLine, every_failure
 from peak_bytes import PeakBytes
@@ -157,7 +158,7 @@ def test_bad_continuations():
 @torch.no_grad()
 def test_chunks_change_nothing(chunk):
     encoder = make_encoder()
-    inputs = (frames(3), frames(9, 1), torch.tensor([2, 7]))
+    inputs = (frames(3), frames(9, 1), grid(2, 7))
     whole = encoder(*inputs, frames_per_chunk=100, output_hidden_states=True)
     parts = encoder(*inputs, frames_per_chunk=chunk, output_hidden_states=True)
     torch.testing.assert_close(parts.last_hidden_state, whole.last_hidden_state, atol=1e-10, rtol=0)

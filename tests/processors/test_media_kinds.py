@@ -431,8 +431,8 @@ def test_ranges_outside_a_video_raise_whatever_its_rate(tmp_path):
 
 def test_rates_of_an_uneven_video_count_its_own_seconds(tmp_path):
     path = write_clip(tmp_path / "uneven.mp4", 40, pts=[i if i < 20 else 10 * i - 180 for i in range(40)])
-    counts = PVCVideoProcessor()(path, fps=2.5, start=0.8, end=4.8)["num_frames_per_video"]  # frames 20 to 30
-    assert counts == [10]
+    grid = PVCVideoProcessor()(path, fps=2.5, start=0.8, end=4.8)["video_grid_thw"]  # frames 20 to 30
+    assert grid == [[10, 1, 1]]
 
 
 def test_options_of_blocks_are_checked(tmp_path):

@@ -35,7 +35,7 @@ def test_layout_of_the_prompt(processor, picture, clip):
     inputs = encode(processor, user(image, video, text()))
     assert inputs["pixel_values"].shape == (7, 3, 56, 56)  # 3 x 2 tiles and the thumbnail
     assert inputs["pixel_values_videos"].shape == (2, 3, 56, 56)
-    assert inputs["num_frames_per_video"].tolist() == [2]
+    assert inputs["video_grid_thw"][:, 0].tolist() == [2]
     image_span = "<img>" + "<IMG_CONTEXT>" * (7 * 4) + "</img>"
     frame_span = "<img><VIDEO_CONTEXT></img>"
     assert processor.decode(inputs["input_ids"][0]) == (
@@ -90,7 +90,7 @@ def test_openais_blocks(processor, picture, clip):
 @pytest.mark.parametrize("kind", ["str", "Path", "file URL", "bytes", "bytes dict"])
 def test_sources_of_a_video(processor, clip, kind):
     expected = encode(processor, user({"type": "video", "video": str(clip)}, text()))
-    assert expected["num_frames_per_video"].tolist() == [4]
+    assert expected["video_grid_thw"][:, 0].tolist() == [4]
     sources = {
         "str": str(clip),
         "Path": clip,
@@ -127,7 +127,7 @@ def test_a_video_of_frames(processor, picture, kind):
     lists = frame_lists(picture)
     expected = encode(processor, user({"type": "video", "video": lists["PIL"]}, text()))
     actual = encode(processor, user({"type": "video", "video": lists[kind]}, text()))
-    assert actual["num_frames_per_video"].tolist() == [3]
+    assert actual["video_grid_thw"][:, 0].tolist() == [3]
     assert torch.equal(actual["pixel_values_videos"], expected["pixel_values_videos"])
 
 
@@ -155,7 +155,7 @@ def test_a_batch_of_conversations(processor, model, picture, clip, side):
     conversations = [user(text()), user(image, video, text()), user(video, text("a"), video, text("b"), image)]
     kwargs = {"processor_kwargs": {"padding": True, "padding_side": side}}
     batch = encode(processor, conversations, **kwargs)
-    assert batch["num_frames_per_video"].tolist() == [4, 4, 4] and len(batch["pixel_values"]) == 14
+    assert batch["video_grid_thw"][:, 0].tolist() == [4, 4, 4] and len(batch["pixel_values"]) == 14
     assert (batch["attention_mask"][0, 0] == 0) == (side == "left")
     for row, conversation in enumerate(conversations):
         alone = encode(processor, conversation)["input_ids"][0]
@@ -229,7 +229,10 @@ def test_sampling_errors(processor, clip, options, message):
     ("blocks", "message"),
     [
         ([{"type": "image"}, {"type": "text", "text": "?"}], "Found 1 <IMG_CONTEXT> tokens in the text but no images"),
-        ([{"type": "text", "text": "<VIDEO_CONTEXT>"}], "Found 1 <VIDEO_CONTEXT> tokens in the text but no videos"),
+        (
+            [{"type": "video"}, {"type": "text", "text": "<VIDEO_CONTEXT>"}],
+            "Found 1 <VIDEO_CONTEXT> tokens in the text",
+        ),
         ([{"type": "audio", "path": "a.wav"}], "PVC reads text, image and video blocks, not 'audio'"),
         ([{"type": "video", "video": []}], "without frames"),
         ([{"type": "video", "video": np.zeros((0, 4, 4, 3), np.uint8)}], "without frames"),

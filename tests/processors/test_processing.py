@@ -123,7 +123,7 @@ def test_nested_empty_and_missing_media(processor):
 def test_keys_are_the_models_arguments(processor, clip):
     inputs = processor(images=[picture(9, 9)], text=IMAGE + VIDEO, videos=[clip], num_frames=2)
     assert set(inputs) == {
-        "input_ids", "attention_mask", "pixel_values", "pixel_values_videos", "num_frames_per_video"
+        "input_ids", "attention_mask", "pixel_values", "pixel_values_videos", "video_grid_thw"
     }  # fmt: skip
     assert isinstance(inputs["input_ids"], list)  # return_tensors=None
     mixed = processor(images=[picture(9, 9)], text=IMAGE + VIDEO, videos=[clip], num_frames=2, return_tensors="pt")
@@ -168,7 +168,7 @@ def test_blocks_with_keys_that_are_none(processor, clip):
         {"type": "text", "text": "?", "image": None, "video": None},
     ]
     inputs = tokens_of(processor, user(*blocks))
-    assert len(inputs["pixel_values"]) == 7 and inputs["num_frames_per_video"].tolist() == [3]
+    assert len(inputs["pixel_values"]) == 7 and inputs["video_grid_thw"][:, 0].tolist() == [3]
 
 
 @pytest.mark.filterwarnings("ignore:Asked for 64 frames")
@@ -179,7 +179,7 @@ def test_each_video_block_has_its_own_options(processor, clip):
         user({"type": "video", "video": frames}, {"type": "video", "video": clip, "fps": 4, "max_frames": 5}),
     ]
     before = str(messages)
-    assert tokens_of(processor, messages, num_frames=None)["num_frames_per_video"].tolist() == [3, 50, 6, 5]
+    assert tokens_of(processor, messages, num_frames=None)["video_grid_thw"][:, 0].tolist() == [3, 50, 6, 5]
     assert str(messages) == before
 
 
@@ -219,7 +219,7 @@ def test_messages_that_are_objects(processor, clip):
             return {"type": "video", "video": clip, "num_frames": 3, "fps": None}
 
     inputs = tokens_of(processor, [Message("user", [Block(), {"type": "text", "text": "?"}])])
-    assert inputs["num_frames_per_video"].tolist() == [3]
+    assert inputs["video_grid_thw"][:, 0].tolist() == [3]
 
 
 def test_what_carries_a_blocks_options_passes_through_transformers(processor, clip):
@@ -265,7 +265,7 @@ def test_budget_of_a_conversation(processor, clip):
     tokens = visual_tokens(processor, inputs)
     assert max(tokens) <= 40
     video = inputs["visual_budget"][0][1]
-    assert (video["kind"], video["wanted"]) == ("frames", 32) and video["granted"] == inputs["num_frames_per_video"][0]
+    assert (video["kind"], video["wanted"]) == ("frames", 32) and video["granted"] == inputs["video_grid_thw"][0, 0]
     with pytest.raises(ValueError, match="max_visual_tokens=4 is too small for 2 images and videos"):
         tokens_of(processor, messages, max_visual_tokens=4)
 
@@ -285,7 +285,7 @@ def test_a_budget_keeps_metadata_with_its_video(processor):
     options = {"video_metadata": metadata, "fps": 2, "return_tensors": "pt"}
     free = processor(text=VIDEO * 2, videos=videos, **options)
     limited = processor(text=VIDEO * 2, videos=videos, max_visual_tokens=100, **options)
-    assert free["num_frames_per_video"].tolist() == limited["num_frames_per_video"].tolist() == [2, 8]
+    assert free["video_grid_thw"][:, 0].tolist() == limited["video_grid_thw"][:, 0].tolist() == [2, 8]
 
 
 def test_options_are_saved(processor, clip, tmp_path):
@@ -295,8 +295,8 @@ def test_options_are_saved(processor, clip, tmp_path):
     other.save_pretrained(tmp_path)
     loaded = PVCProcessor.from_pretrained(tmp_path)
     assert (loaded.max_visual_tokens, loaded.image_processor.max_image_tiles) == (30, 2)
-    assert loaded.video_processor(clip)["num_frames_per_video"] == [5]
-    assert loaded.video_processor(clip, max_frames=7)["num_frames_per_video"] == [7]
+    assert loaded.video_processor(clip)["video_grid_thw"] == [[5, 1, 1]]
+    assert loaded.video_processor(clip, max_frames=7)["video_grid_thw"] == [[7, 1, 1]]
 
 
 def test_deferred_normalisation(processor, clip):

@@ -100,8 +100,8 @@ def test_saved_options_give_way_to_the_call_and_to_the_video(clip, tmp_path):
     assert len(taken(clip, processor=processor, num_frames=3)) == 3
     assert len(taken(clip, processor=processor, num_frames=None, max_frames=None)) == 6  # None: as saved
     own = VideoSource(str(clip), {"num_frames": 5})
-    counts = processor([own, str(clip)], fps=1)["num_frames_per_video"]
-    assert counts == [5, 4]
+    grid = processor([own, str(clip)], fps=1)["video_grid_thw"]
+    assert grid == [[5, 1, 1], [4, 1, 1]]
 
 
 def test_uneven_timestamps_decide_where_seconds_lie(tmp_path):
@@ -133,7 +133,7 @@ def test_batches_equal_their_videos_alone(clip):
     array = np.stack([np.asarray(picture(60, 40, i)) for i in range(9)])
     batch = processor([str(clip), array], return_tensors="pt")
     alone = [processor(video, return_tensors="pt")["pixel_values_videos"] for video in (str(clip), array)]
-    assert batch["num_frames_per_video"].tolist() == [4, 4]
+    assert batch["video_grid_thw"][:, 0].tolist() == [4, 4]
     assert torch.equal(batch["pixel_values_videos"], torch.cat(alone))
 
 

@@ -6,6 +6,11 @@ import torch
 IMAGE, VIDEO = 259, 260
 
 
+def grid(*lengths):
+    """`video_grid_thw` of videos with those numbers of frames."""
+    return torch.tensor([[length, 1, 1] for length in lengths])
+
+
 def pixels(count, seed=0):
     return torch.randn(count, 3, 56, 56, generator=torch.Generator().manual_seed(seed))
 
@@ -47,5 +52,5 @@ def batch_of(indices, side="left"):
         batch["pixel_values"] = torch.cat(tiles)
     if frames := [FRAMES[i] for i in indices if FRAMES[i] is not None]:
         batch["pixel_values_videos"] = torch.cat(frames)
-        batch["num_frames_per_video"] = torch.tensor([len(f) for f in frames])
+        batch["video_grid_thw"] = grid(*map(len, frames))
     return batch

@@ -39,8 +39,8 @@ def test_draws(clip, tmp_path):
 def test_what_the_model_gets(clip, processor, tmp_path):
     dataset = draw_num_frames(rows_of(tmp_path / "rows.jsonl", [clip] * 4), 2, 9)
     batch = PVCDataCollator(processor)(list(dataset))
-    assert batch["num_frames_per_video"].tolist() == drawn(dataset) and len(set(drawn(dataset))) > 1
-    assert torch.equal(batch["num_frames_per_video"].sum(), torch.tensor(len(batch["pixel_values_videos"])))
+    assert batch["video_grid_thw"][:, 0].tolist() == drawn(dataset) and len(set(drawn(dataset))) > 1
+    assert torch.equal(batch["video_grid_thw"][:, 0].sum(), torch.tensor(len(batch["pixel_values_videos"])))
 
 
 def test_options_of_a_block_stay(clip, tmp_path):

@@ -169,7 +169,7 @@ def test_preferences(processor, picture, clip):
     batch = PVCPreferenceCollator(processor)(preferences(picture, clip))
     ends = [text + "<|im_end|>\n" for text in ("yes", "cat", "no, no", "dog")]
     assert completions(batch, processor) == ends
-    assert sizes(batch) == (14, 8) and batch["num_frames_per_video"].tolist() == [4, 4]
+    assert sizes(batch) == (14, 8) and batch["video_grid_thw"][:, 0].tolist() == [4, 4]
     for row in range(2):  # chosen and rejected share their prompt
         prompts = [batch["input_ids"][i][: int(batch["completion_mask"][i].argmax())] for i in (row, row + 2)]
         assert torch.equal(*prompts)

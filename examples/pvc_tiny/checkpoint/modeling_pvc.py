@@ -34,7 +34,7 @@ from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.generic import accepts_precomputed_kwargs, can_return_tuple
 
 from .card_pvc import complete_model_card  # noqa: F401  (for the loader: compat_pvc.complete_copies)
-from .compat_pvc import CACHE_NAME, check_chunked_prefill, takes_cache
+from .compat_pvc import CACHE_NAME, check_chunked_prefill, takes_cache, takes_frame_counts
 from .configuration_pvc import FIRST_MERGE, PVCConfig
 from .modeling_vision_pvc import (
     PVCPreTrainedModel,
@@ -42,10 +42,9 @@ from .modeling_vision_pvc import (
     PVCStepModulation,
     PVCVisionModel,
     PVCVisionModelOutput,
-    may_read_values,
     run_in_chunks,
 )
-from .temporal_cache_pvc import PVCTemporalCache  # noqa: F401
+from .temporal_cache_pvc import may_read_values, refuse_flat_frames
 
 
 # What `peft.LoraConfig(target_modules=None)` means for PVC: as for most models, queries and values.
@@ -92,7 +91,7 @@ class PVCCompressor(nn.Module):
             tokens = merge_patches(merged, self.second_merge).flatten(1, 2)  # [s, M, merge_size ** 2 * D]
             return self.linear_2(self.act(self.linear_1(tokens * scale[part] + shift[part])))
 
-        return run_in_chunks(compress, len(hidden_states), None if torch.is_grad_enabled() else frames_per_chunk)
+        return run_in_chunks(compress, hidden_states.shape[0], None if torch.is_grad_enabled() else frames_per_chunk)
 
 
 @auto_docstring(custom_intro="Output of [`PVCModel`].")
@@ -166,7 +165,7 @@ class PVCModel(PVCPreTrainedModel):
         self,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        num_frames_per_video: torch.LongTensor | None = None,
+        video_grid_thw: torch.LongTensor | None = None,
         frames_per_chunk: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, PVCVisionModelOutput]:
@@ -182,7 +181,7 @@ class PVCModel(PVCPreTrainedModel):
             outputs = self.vision_tower(
                 pixel_values=pixel_values,
                 pixel_values_videos=pixel_values_videos,
-                num_frames_per_video=num_frames_per_video,
+                video_grid_thw=video_grid_thw,
                 frames_per_chunk=frames_per_chunk,
                 return_dict=True,
                 **kwargs,
@@ -222,37 +221,36 @@ class PVCModel(PVCPreTrainedModel):
     @accepts_precomputed_kwargs(modality="video")
     @can_return_tuple
     @auto_docstring(custom_intro="Visual tokens of videos.")
+    @takes_frame_counts
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor,
-        num_frames_per_video: torch.LongTensor | None = None,
+        video_grid_thw: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | PVCVisionModelOutput:
         r"""
         pixel_values_videos (`torch.Tensor`):
             Frames of all videos, `(num_frames, channels, height, width)`, or videos of equal length,
             `(num_videos, num_frames, channels, height, width)`.
-        num_frames_per_video (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
-            Number of frames of each video when `pixel_values_videos` is 4-dimensional. Without it each row is a video
-            of one frame.
+        video_grid_thw (`torch.LongTensor` of shape `(num_videos, 3)`, *optional*):
+            `[num_frames, 1, 1]` of each video; needed when `pixel_values_videos` is 4-dimensional and more than one
+            frame.
 
         Returns:
             The encoder's output, with a list of visual tokens per video, `(num_tokens, hidden_size)`, in
             `pooler_output`.
         """
-        tokens, outputs = self.encode(
-            pixel_values_videos=pixel_values_videos, num_frames_per_video=num_frames_per_video, **kwargs
-        )
-        if pixel_values_videos.ndim == 5 or num_frames_per_video is None:
+        tokens, outputs = self.encode(pixel_values_videos=pixel_values_videos, video_grid_thw=video_grid_thw, **kwargs)
+        if pixel_values_videos.ndim == 5:
             videos = tokens.chunk(len(pixel_values_videos))
-        elif len(num_frames_per_video) == 1:
+        elif video_grid_thw is None or len(video_grid_thw) == 1:
             videos = [tokens]
         else:
-            videos = tokens.split((num_frames_per_video * self.config.vision_config.video_repeats).tolist())
+            videos = tokens.split((video_grid_thw[:, 0] * self.config.vision_config.video_repeats).tolist())
         outputs.pooler_output = [video.flatten(0, 1) for video in videos]
         return outputs
 
-    def _visual_tokens(self, pixel_values, pixel_values_videos, num_frames_per_video, mm_encoder_outputs):
+    def _visual_tokens(self, pixel_values, pixel_values_videos, video_grid_thw, mm_encoder_outputs):
         """Flat tokens of images and videos, each [tokens, D_text] or None, encoded here or handed in."""
         if mm_encoder_outputs:
             if pixel_values is not None or pixel_values_videos is not None:
@@ -261,7 +259,7 @@ class PVCModel(PVCPreTrainedModel):
             return [None if output is None else torch.cat(list(output.pooler_output)) for output in outputs]
         if pixel_values is None and pixel_values_videos is None:
             return None, None
-        tokens, _ = self.encode(pixel_values, pixel_values_videos, num_frames_per_video)
+        tokens, _ = self.encode(pixel_values, pixel_values_videos, video_grid_thw)
         num_image_steps = 0 if pixel_values is None else len(pixel_values) * self.config.vision_config.image_repeats
         images = None if pixel_values is None else self._image_tokens(tokens[:num_image_steps]).flatten(0, 1)
         videos = None if pixel_values_videos is None else tokens[num_image_steps:].flatten(0, 1)
@@ -275,6 +273,25 @@ class PVCModel(PVCPreTrainedModel):
             return input_ids == token_id
         token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
         return (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
+
+    def complete_video_grid(
+        self,
+        frames: torch.Tensor | None,
+        grid: torch.LongTensor | None,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.Tensor | None,
+    ) -> torch.LongTensor | None:
+        """`video_grid_thw` as it was given, or of one-frame videos where each prompt has places for one frame at most.
+
+        Raises `ValueError` where flat frames may as well be a video of several.
+        """
+        if grid is not None or frames is None or frames.ndim != 4 or len(frames) == 1:
+            return grid
+        mask = self.get_placeholder_mask(input_ids, inputs_embeds, self.config.video_token_id)
+        frame_tokens = self.config.tokens_per_step * self.config.vision_config.video_repeats
+        if not may_read_values(mask) or sorted({0, *mask.sum(1).tolist()}) != [0, frame_tokens]:
+            refuse_flat_frames(len(frames))
+        return torch.ones((len(frames), 3), dtype=torch.long, device=frames.device)
 
     def _places_of(self, mask: torch.Tensor, num_tokens: int, modality: str) -> torch.Tensor:
         """The mask bool[B, L] of the placeholders, or of those without stray ones, that has `num_tokens` places.
@@ -310,12 +327,13 @@ class PVCModel(PVCPreTrainedModel):
     @can_return_tuple
     @auto_docstring
     @takes_cache
+    @takes_frame_counts
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        num_frames_per_video: torch.LongTensor | None = None,
+        video_grid_thw: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         cache: Cache | None = None,
@@ -329,8 +347,9 @@ class PVCModel(PVCPreTrainedModel):
         pixel_values_videos (`torch.Tensor`, *optional*):
             Frames of all videos, in reading order: `(num_frames, channels, height, width)`, or
             `(num_videos, num_frames, channels, height, width)` for videos of equal length.
-        num_frames_per_video (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
-            Number of frames of each video when `pixel_values_videos` is 4-dimensional.
+        video_grid_thw (`torch.LongTensor` of shape `(num_videos, 3)`, *optional*):
+            `[num_frames, 1, 1]` of each video; needed when `pixel_values_videos` is 4-dimensional and does not hold
+            one frame per prompt.
         mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
             Outputs of `get_image_features` (`"image"`) and `get_video_features` (`"video"`), instead of pixels.
         """
@@ -339,10 +358,8 @@ class PVCModel(PVCPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
-        _check_counts_given(pixel_values_videos, num_frames_per_video, len(inputs_embeds))
-        images, videos = self._visual_tokens(
-            pixel_values, pixel_values_videos, num_frames_per_video, mm_encoder_outputs
-        )
+        video_grid_thw = self.complete_video_grid(pixel_values_videos, video_grid_thw, input_ids, inputs_embeds)
+        images, videos = self._visual_tokens(pixel_values, pixel_values_videos, video_grid_thw, mm_encoder_outputs)
         for modality, tokens, token_id in (
             ("image", images, self.config.image_token_id),
             ("video", videos, self.config.video_token_id),
@@ -366,17 +383,6 @@ class PVCModel(PVCPreTrainedModel):
             **kwargs,
         )
         return PVCModelOutputWithPast(**outputs, image_hidden_states=images, video_hidden_states=videos)
-
-
-def _check_counts_given(frames: torch.Tensor | None, counts: torch.Tensor | None, num_prompts: int) -> None:
-    """Raises where flat frames come without counts and are not one per prompt, so that a video would fall apart."""
-    if frames is None or frames.ndim != 4 or counts is not None or len(frames) == num_prompts:
-        return
-    raise ValueError(
-        f"pixel_values_videos has {len(frames)} frames for {num_prompts} prompts, without num_frames_per_video: each "
-        "would be a video of its own. Pass the processor's num_frames_per_video, or videos of equal length as "
-        "[videos, frames, channels, height, width]."
-    )
 
 
 def _whole_steps(mask: torch.Tensor, step: int) -> torch.Tensor:
@@ -536,11 +542,16 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
     def create_masks_for_generate(self):
         return self.text_head.create_masks_for_generate
 
+    @takes_frame_counts
     def generate(self, inputs=None, generation_config=None, logits_processor=None, **kwargs):
         """[`~GenerationMixin.generate`]; the tokens that stand for images and videos are never sampled."""
         has_media = any(kwargs.get(name) is not None for name in ("pixel_values", "pixel_values_videos"))
         settings = generation_config or self.generation_config
         check_chunked_prefill(kwargs.get("prefill_chunk_size", settings.prefill_chunk_size), has_media)
+        if kwargs.get("pixel_values_videos") is not None:
+            ids = kwargs.get("input_ids") if inputs is None else inputs
+            given = kwargs["pixel_values_videos"], kwargs.get("video_grid_thw"), ids, kwargs.get("inputs_embeds")
+            kwargs["video_grid_thw"] = self.model.complete_video_grid(*given)
         placeholders = [self.config.image_token_id, self.config.video_token_id]
         processors = [*(logits_processor or []), SuppressTokensLogitsProcessor(placeholders, device=self.device)]
         return super().generate(inputs, generation_config, logits_processor=LogitsProcessorList(processors), **kwargs)
@@ -574,28 +585,29 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor,
-        num_frames_per_video: torch.LongTensor | None = None,
+        video_grid_thw: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | PVCVisionModelOutput:
         r"""
         pixel_values_videos (`torch.Tensor`):
             Video frames. See [`PVCModel.get_video_features`].
-        num_frames_per_video (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
-            Number of frames of each video.
+        video_grid_thw (`torch.LongTensor` of shape `(num_videos, 3)`, *optional*):
+            `[num_frames, 1, 1]` of each video.
         """
         return self.model.get_video_features(
-            pixel_values_videos=pixel_values_videos, num_frames_per_video=num_frames_per_video, **kwargs
+            pixel_values_videos=pixel_values_videos, video_grid_thw=video_grid_thw, **kwargs
         )
 
     @can_return_tuple
     @auto_docstring
     @takes_cache
+    @takes_frame_counts
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        num_frames_per_video: torch.LongTensor | None = None,
+        video_grid_thw: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         cache: Cache | None = None,
@@ -610,8 +622,9 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
             Tiles of all images, in reading order.
         pixel_values_videos (`torch.Tensor`, *optional*):
             Frames of all videos, in reading order. See [`PVCModel.forward`].
-        num_frames_per_video (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
-            Number of frames of each video when `pixel_values_videos` is 4-dimensional.
+        video_grid_thw (`torch.LongTensor` of shape `(num_videos, 3)`, *optional*):
+            `[num_frames, 1, 1]` of each video; needed when `pixel_values_videos` is 4-dimensional and does not hold
+            one frame per prompt.
         mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
             Outputs of `get_image_features` (`"image"`) and `get_video_features` (`"video"`), instead of pixels.
 
@@ -634,7 +647,7 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             pixel_values=pixel_values,
             pixel_values_videos=pixel_values_videos,
-            num_frames_per_video=num_frames_per_video,
+            video_grid_thw=video_grid_thw,
             attention_mask=attention_mask,
             position_ids=position_ids,
             cache=cache,

@@ -10,7 +10,6 @@ Shape vocabulary: N frames, S steps of all clips, K clips, T steps of one clip, 
 H heads, d head width.
 """
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,13 +28,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .card_pvc import complete_model_card
-from .compat_pvc import CACHE_NAME
+from .compat_pvc import CACHE_NAME, takes_frame_counts, whole_folder
 from .configuration_pvc import PVCConfig, PVCVisionConfig
-from .temporal_cache_pvc import PVCTemporalCache
+from .temporal_cache_pvc import PVCTemporalCache, check_video_grid
 
 
 def eager_attention_forward(
@@ -227,11 +225,6 @@ class PVCStepModulation(nn.Module):
         return 1 + scale, shift
 
 
-def may_read_values(tensor: torch.Tensor) -> bool:
-    """Whether a check may look at a tensor's values: not in a graph, nor where transformers' own checks are off."""
-    return not is_tracing(tensor) and os.getenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "0") != "1"
-
-
 def run_in_chunks(
     function: Callable, length: int, chunk: int | None, dim: int = 0, output: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -239,7 +232,7 @@ def run_in_chunks(
 
     The results are written into `output`, which may be what the function reads if slices do not depend on each other.
     """
-    if chunk is None or chunk >= length:
+    if chunk is None or torch.compiler.is_exporting() or chunk >= length:  # a graph of any length has no loop
         return function(slice(0, length))
     for start in range(0, length, chunk):
         part = function(slice(start, min(start + chunk, length)))
@@ -280,7 +273,7 @@ class PVCVisionLayer(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         """[S, P, D] -> [S, P, D], `frames_per_chunk` steps at a time."""
         return run_in_chunks(
-            lambda part: self.block(hidden_states[part], **kwargs), len(hidden_states), frames_per_chunk
+            lambda part: self.block(hidden_states[part], **kwargs), hidden_states.shape[0], frames_per_chunk
         )
 
     def block(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
@@ -378,7 +371,7 @@ class PVCVisionEmbeddings(nn.Module):
         if frames.dtype == torch.uint8:
             frames = normalize_raw_frames(frames)
         patches = self.patch_embedding(frames.to(dtype)).flatten(2).transpose(1, 2)
-        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + self.position_embeddings
+        return torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1) + self.position_embeddings
 
 
 @auto_docstring
@@ -417,6 +410,17 @@ class PVCPreTrainedModel(PreTrainedModel):
                     "output_loading_info=True, which returns (model, info) instead of raising."
                 )
         return model
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """[`~PreTrainedModel.save_pretrained`] whose files appear when all are complete (`whole_folder`).
+
+        What several processes write, or is pushed at once, is left to transformers.
+        """
+        shared = torch.distributed.is_initialized() or kwargs.get("distributed_checkpoint")
+        if args or shared or kwargs.get("push_to_hub"):
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        with whole_folder(save_directory) as unfinished:
+            return super().save_pretrained(unfinished, **kwargs)
 
     def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
         # the last thing `push_to_hub` does, when transformers' bare model card lies in the folder
@@ -506,11 +510,12 @@ class PVCVisionModel(PVCPreTrainedModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     @auto_docstring
+    @takes_frame_counts
     def forward(
         self,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        num_frames_per_video: torch.LongTensor | None = None,
+        video_grid_thw: torch.LongTensor | None = None,
         temporal_cache: PVCTemporalCache | None = None,
         frames_per_chunk: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -521,9 +526,9 @@ class PVCVisionModel(PVCPreTrainedModel):
         pixel_values_videos (`torch.Tensor`, *optional*):
             Video frames, `(num_frames, channels, height, width)` for the frames of all videos one after the other, or
             `(num_videos, num_frames, channels, height, width)` for videos of equal length.
-        num_frames_per_video (`torch.LongTensor` of shape `(num_videos,)`, *optional*):
-            Number of frames of each video when `pixel_values_videos` is 4-dimensional. Without it each row is a video
-            of one frame, which sees no other row.
+        video_grid_thw (`torch.LongTensor` of shape `(num_videos, 3)`, *optional*):
+            `[num_frames, 1, 1]` of each video; needed when `pixel_values_videos` is 4-dimensional and more than one
+            frame.
         temporal_cache (`PVCTemporalCache`, *optional*):
             State of a stream, or of as many streams as there are videos: the frames continue it, and it is updated.
         frames_per_chunk (`int`, *optional*):
@@ -531,14 +536,14 @@ class PVCVisionModel(PVCPreTrainedModel):
             not results. Defaults to `config.frames_per_chunk`; without effect where gradients or attention weights
             are recorded.
         """
-        frames, num_tiles, video_shape = self._gather_frames(pixel_values, pixel_values_videos, num_frames_per_video)
-        past = self._past_steps(temporal_cache, num_tiles, video_shape, num_frames_per_video)
-        steps, step_index, groups = self.clip_layout(num_tiles, video_shape, num_frames_per_video, frames.device, past)
+        frames, num_tiles, video_shape = self._gather_frames(pixel_values, pixel_values_videos, video_grid_thw)
+        past = self._past_steps(temporal_cache, num_tiles, video_shape, video_grid_thw)
+        steps, step_index, groups = self.clip_layout(num_tiles, video_shape, video_grid_thw, frames.device, past)
         chunk = self._chunk_size(frames_per_chunk, kwargs)
 
         dtype = self.dtype
         hidden_states = run_in_chunks(
-            lambda part: self.embeddings(frames[part], dtype), len(frames), chunk
+            lambda part: self.embeddings(frames[part], dtype), frames.shape[0], chunk
         )  # [N, P, D]
         num_spatial_layers = self.config.num_hidden_layers - self.config.num_temporal_layers
         for layer in self.layers[:num_spatial_layers]:
@@ -553,33 +558,31 @@ class PVCVisionModel(PVCPreTrainedModel):
             temporal_cache.advance(groups[0].num_steps)
         return PVCVisionModelOutput(last_hidden_state=hidden_states, steps=steps, step_index=step_index)
 
-    def _gather_frames(self, pixel_values, pixel_values_videos, num_frames_per_video):
+    def _gather_frames(self, pixel_values, pixel_values_videos, video_grid_thw):
         """All frames, tiles first, as [N, C, H, W]; the number of tiles; (videos, frames per video) or (1, frames)."""
         parts, num_tiles, video_shape = [], 0, (0, 0)
         if pixel_values is not None:
             parts.append(pixel_values)
-            num_tiles = len(pixel_values)
+            num_tiles = pixel_values.shape[0]
         if pixel_values_videos is not None:
+            check_video_grid(video_grid_thw, pixel_values_videos)
             if pixel_values_videos.ndim == 5:
                 video_shape = tuple(pixel_values_videos.shape[:2])
                 pixel_values_videos = pixel_values_videos.flatten(0, 1)
-            elif num_frames_per_video is None:
-                video_shape = (len(pixel_values_videos), 1)
             else:
-                video_shape = (1, len(pixel_values_videos))
-                _check_frame_counts(num_frames_per_video, len(pixel_values_videos))
+                video_shape = (1, pixel_values_videos.shape[0])
             parts.append(pixel_values_videos)
-        if not parts or sum(map(len, parts)) == 0:
+        if sum(part.shape[0] for part in parts) == 0:
             raise ValueError("PVC's encoder needs at least one frame: pass `pixel_values` or `pixel_values_videos`.")
         if len({part.dtype for part in parts}) > 1:  # joining would take raw values for normalised ones
             parts = [normalize_raw_frames(part) if part.dtype == torch.uint8 else part for part in parts]
         return parts[0] if len(parts) == 1 else torch.cat(parts), num_tiles, video_shape
 
-    def _past_steps(self, temporal_cache, num_tiles, video_shape, num_frames_per_video) -> tuple[int, int]:
+    def _past_steps(self, temporal_cache, num_tiles, video_shape, video_grid_thw) -> tuple[int, int]:
         """Steps already encoded, and how many of them are kept; (0, 0) without a cache."""
         if temporal_cache is None:
             return 0, 0
-        if num_tiles or (num_frames_per_video is not None and len(num_frames_per_video) > 1):
+        if num_tiles or (video_shape[0] == 1 and video_grid_thw is not None and len(video_grid_thw) > 1):
             raise ValueError(
                 "A temporal_cache continues videos of equal length, [streams, frames, C, H, W], no images."
             )
@@ -597,13 +600,14 @@ class PVCVisionModel(PVCPreTrainedModel):
     def _chunk_size(self, frames_per_chunk: int | None, kwargs: dict) -> int | None:
         names = ("output_attentions", "output_temporal_attentions")
         records = any(kwargs.get(name, getattr(self.config, name, False)) for name in names)
-        return None if torch.is_grad_enabled() or records else frames_per_chunk or self.config.frames_per_chunk
+        whole = torch.is_grad_enabled() or records or torch.compiler.is_exporting()
+        return None if whole else frames_per_chunk or self.config.frames_per_chunk
 
     def clip_layout(
         self,
         num_tiles: int,
         video_shape: tuple[int, int],
-        num_frames_per_video: torch.Tensor | None,
+        video_grid_thw: torch.Tensor | None,
         device: torch.device,
         past: tuple[int, int] = (0, 0),
     ) -> tuple[torch.Tensor, torch.Tensor, list[PVCClipGroup]]:
@@ -622,8 +626,8 @@ class PVCVisionModel(PVCPreTrainedModel):
         if num_steps:
             steps = torch.arange(num_steps, device=device)
             clips = steps.new_zeros(1)
-            if num_frames_per_video is not None and len(num_frames_per_video) > 1 and num_videos == 1:
-                ends = num_frames_per_video.to(device).cumsum(0) * repeats
+            if video_grid_thw is not None and len(video_grid_thw) > 1 and num_videos == 1:
+                ends = video_grid_thw[:, 0].to(device).cumsum(0) * repeats
                 clips = torch.searchsorted(ends, steps, right=True)  # the video each step belongs to
                 starts = nn.functional.pad(ends, (1, 0))[clips]
                 steps = steps - starts
@@ -647,7 +651,7 @@ class PVCVisionModel(PVCPreTrainedModel):
         window = self.config.temporal_window
         if window is not None and window < 1:
             raise ValueError(f"temporal_window={window} must be at least 1, or None for all steps.")
-        if len(steps) == 1:
+        if steps.shape[0] == 1:
             return None
         kept = torch.arange(-num_kept, 0, device=steps.device)  # of a stream, which is one clip
         age = steps[:, None] - torch.cat([kept, steps])[None, :]
@@ -658,22 +662,14 @@ class PVCVisionModel(PVCPreTrainedModel):
 
     def _repeat_frames(self, hidden_states: torch.Tensor, num_tiles: int) -> torch.Tensor:
         """[N, P, D] -> [S, P, D]: each tile `image_repeats` times, each video frame `video_repeats` times."""
-        counts = (num_tiles, len(hidden_states) - num_tiles)
+        counts = (num_tiles, hidden_states.shape[0] - num_tiles)
         repeats = (self.config.image_repeats, self.config.video_repeats)
         parts = [
             part if times == 1 else part.repeat_interleave(times, dim=0)
             for part, times in zip(hidden_states.split(counts), repeats)
-            if len(part)
+            if part.shape[0]
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _check_frame_counts(num_frames_per_video: torch.Tensor, num_frames: int) -> None:
-    if may_read_values(num_frames_per_video) and (total := int(num_frames_per_video.sum())) != num_frames:
-        raise ValueError(
-            f"num_frames_per_video={num_frames_per_video.tolist()} adds up to {total} frames, but pixel_values_videos "
-            f"has {num_frames}."
-        )
 
 
 __all__ = ["PVCPreTrainedModel", "PVCVisionModel"]
