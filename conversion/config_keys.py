@@ -8,6 +8,7 @@ nothing. Families that share InternVL's projector and are not converted are list
 
 import functools
 import json
+import reprlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,8 @@ def _check_fixed(fixed: dict[str, dict[str, Any]], values: dict[str, Any]) -> No
         value = values.get(key, rule.get("absent", rule["value"]))
         if value is not None and value != rule["value"]:
             raise ValueError(
-                f"The source's config has {key}={value!r}, and is converted with {key}={rule['value']!r} only: "
-                f"{rule['reason']}."
+                f"The source's config has {key}={reprlib.repr(value)}, and is converted with "
+                f"{key}={rule['value']!r} only: {rule['reason']}."
             )
 
 
@@ -81,6 +82,6 @@ def _check_known(known: Collection[str], values: dict[str, Any], part: str) -> N
     for key, value in values.items():
         if key not in known and value is not None:
             raise ValueError(
-                f"The source's config has {key}={value!r} ({part}), a key that is not known: what it changes would be "
-                f"lost. Where it changes nothing in what the model computes, pass --ignore-key {key}."
+                f"The source's config has {key}={reprlib.repr(value)} ({part}), a key that is not known: what it "
+                f"changes would be lost. Where it changes nothing in what the model computes, pass --ignore-key {key}."
             )

@@ -113,13 +113,15 @@ def test_unknown_keys_of_transformers_own_layout(tmp_path):
         ("", "use_backbone_lora", 8),
         ("", "rope_pos_id_version", "v2pe_rnd"),
         ("vision_config", "use_moe", True),
+        ("vision_config", "use_moe", {"layers": list(range(99))}),
         ("llm_config", "pruned_heads", {"0": [1]}),
     ],
 )
 def test_values_that_compute_something_else_are_refused(source, tmp_path, part, key, value):
     changed(source, part, {key: value})
-    with pytest.raises(ValueError, match=rf"{key}=.* only: "):
+    with pytest.raises(ValueError, match=rf"{key}=.* only: ") as raised:
         convert(str(source), tmp_path / "target")
+    assert len(str(raised.value)) < 300
 
 
 def test_a_config_without_ps_version_means_the_first(source, tmp_path):
@@ -148,7 +150,6 @@ def test_no_key_is_in_two_lists():
         ("", {"model_type": "sa2va_chat"}, "Sa2VA: .*masks"),
         ("", {"model_type": "internvl_flash"}, "port of InternVL3.5-Flash"),
         ("llm_config", {"architectures": ["InternLM2VEForCausalLM"]}, "Mono-InternVL: it has no vision encoder"),
-        ("", {"model_type": "internvl", "architectures": ["InternVLModel"]}, "InternVL 1.0: a contrastive model"),
         ("", {"model_type": "llava"}, "model_type='llava', which is no layout"),
     ],
 )
