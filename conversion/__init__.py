@@ -3,7 +3,17 @@
 
 from .convert import Result, convert
 from .layouts import Options
-from .verify import Comparison, compare_logits, verify
+from .logits import Comparison, compare_logits
+from .verify import Verification, verify, verify_folder
 
 
-__all__ = ["Comparison", "Options", "Result", "compare_logits", "convert", "verify"]
+__all__ = [
+    "Comparison",
+    "Options",
+    "Result",
+    "Verification",
+    "compare_logits",
+    "convert",
+    "verify",
+    "verify_folder",
+]

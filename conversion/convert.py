@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.dynamic_module_utils import custom_object_save
 
 import modeling_pvc
-from modeling_pvc import PVCForConditionalGeneration
+from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 from .card import display_name, write_card
 from .layouts import Layout, Options, read_layout
 from .plan import EMBEDDING, HEAD, Plan, Task, find_tensor, make_plan
 from .processor import make_generation_config, make_processor
+from .quantized import dequantized
 from .rules import Rule, load_rules
 from .source import Source, locate, open_source
 from .tokenizer import make_tokenizer
@@ -61,6 +62,17 @@ class Result:
     dtype: torch.dtype
 
 
+@dataclass(frozen=True)
+class Job:
+    """A conversion that is decided: source, layout with the target's config, rules, tokenizer and plan."""
+
+    source: Source
+    layout: Layout
+    rules: list[Rule]
+    tokenizer: PreTrainedTokenizerFast | None
+    plan: Plan
+
+
 def convert(
     source: str,
     target: str | Path,
@@ -93,23 +105,38 @@ def convert(
     """
     check_target(Path(target))
     opened = open_source(locate(source, revision))
-    layout = read_layout(opened, options or Options())
-    files = [Path(extra_rules)] if extra_rules else []
-    rules = load_rules(*files, *layout.rules)
-    tokenizer = make_tokenizer(opened.folder, layout)
-    settle_config(opened, layout, rules, tokenizer)
-    plan = make_plan_or_stop(opened, layout, rules, allow_unmapped)
-    stored = DTYPES[dtype] if dtype else _stored_dtype(opened, plan)
-    layout.config.dtype = str(stored).removeprefix("torch.")
+    job = prepare(opened, options or Options(), extra_rules, allow_unmapped)
+    stored = DTYPES[dtype] if dtype else _stored_dtype(job)
+    job.layout.config.dtype = str(stored).removeprefix("torch.")
 
-    shards = split_into_shards(plan.tasks, stored, max_shard_bytes)
-    work = WorkFolder(Path(target), _state(opened, layout, rules, shards))
-    _write_small_files(work.path, opened, layout, plan, tokenizer, source)
-    if plan.unmapped:
-        write_safetensors(work.path / UNMAPPED_FILE, _unmapped_tasks(opened, plan), stored)
+    files = make_files(job)
+    shards = split_into_shards(job.plan.tasks, stored, max_shard_bytes)
+    work = WorkFolder(Path(target), _state(job, shards))
+    _write_small_files(work.path, job, *files, source)
+    if job.plan.unmapped:
+        write_safetensors(work.path / UNMAPPED_FILE, _unmapped_tasks(job), stored)
     write_shards(work.path, shards, stored, progress)
     work.finish()
-    return Result(work.target, plan, stored)
+    return Result(work.target, job.plan, stored)
+
+
+def prepare(source: Source, options: Options, extra_rules: str | Path | None, allow_unmapped: bool) -> Job:
+    """Everything that a conversion decides, without reading a weight. Raises `ValueError` as `convert` does."""
+    source = dequantized(source)
+    layout = read_layout(source, options)
+    files = [Path(extra_rules)] if extra_rules else []
+    rules = load_rules(*files, *layout.rules)
+    tokenizer = make_tokenizer(source.folder, layout)
+    settle_config(source, layout, rules, tokenizer)
+    plan = make_plan_or_stop(source, layout, rules, allow_unmapped)
+    return Job(source, layout, rules, tokenizer, plan)
+
+
+def make_files(job: Job) -> tuple[PVCProcessor | None, GenerationConfig]:
+    """The target's processor, if the source has a tokenizer, and its generation config."""
+    folder, layout = job.source.folder, job.layout
+    processor = make_processor(folder, layout, job.tokenizer) if job.tokenizer is not None else None
+    return processor, make_generation_config(folder, layout.config, processor)
 
 
 def settle_config(
@@ -176,7 +203,7 @@ def _is_tied(source: Source, layout: Layout, embedding: str, head: str | None) -
             raise ValueError(f"{source.folder} has no language modeling head, and its config does not tie one.")
         return True
     first, second = source.tensors[embedding], source.tensors[head]
-    if not wanted or (first.shape, first.dtype) != (second.shape, second.dtype):
+    if not wanted or first.scale or second.scale or (first.shape, first.dtype) != (second.shape, second.dtype):
         return False
     starts = range(0, first.shape[0], 4096)
     return all(
@@ -184,44 +211,40 @@ def _is_tied(source: Source, layout: Layout, embedding: str, head: str | None) -
     )
 
 
-def _stored_dtype(source: Source, plan: Plan) -> torch.dtype:
+def _stored_dtype(job: Job) -> torch.dtype:
     """The widest of the dtypes that the used tensors have, so that nothing is lost; float16 becomes float32."""
-    found = {source.tensors[name].dtype for name in plan.used}
+    found = {job.source.tensors[name].dtype for name in job.plan.used}
     kinds = {STORED_DTYPES.get(name, torch.float32) for name in found}
     return max(kinds, key=lambda kind: kind.itemsize)
 
 
-def _state(source: Source, layout: Layout, rules: list[Rule], shards: dict[str, list[Task]]) -> Any:
+def _state(job: Job, shards: dict[str, list[Task]]) -> Any:
     """What a resumed run must agree on."""
     contents = {name: [[task.target, *task.shape, task.origin] for task in tasks] for name, tasks in shards.items()}
     return {
         "version": modeling_pvc.__version__,
-        "source": source.fingerprint(),
-        "config": json.loads(layout.config.to_json_string()),
-        "rules": [[rule.pattern.pattern, *rule.targets, rule.transform] for rule in rules],
+        "source": job.source.fingerprint(),
+        "config": json.loads(job.layout.config.to_json_string()),
+        "rules": [[rule.pattern.pattern, *rule.targets, rule.transform] for rule in job.rules],
         "shards": contents,
     }
 
 
-def _unmapped_tasks(source: Source, plan: Plan) -> list[Task]:
+def _unmapped_tasks(job: Job) -> list[Task]:
+    source, reasons = job.source, job.plan.unmapped
     return [
-        Task(name, source.tensors[name].shape, lambda name=name: source.read(name), plan.unmapped[name])
-        for name in sorted(plan.unmapped)
+        Task(name, source.tensors[name].shape, lambda name=name: source.read(name), reasons[name])
+        for name in sorted(reasons)
     ]
 
 
 def _write_small_files(
-    folder: Path,
-    source: Source,
-    layout: Layout,
-    plan: Plan,
-    tokenizer: PreTrainedTokenizerFast | None,
-    origin: str,
+    folder: Path, job: Job, processor: PVCProcessor | None, generation: GenerationConfig, origin: str
 ) -> None:
-    processor = make_processor(source.folder, layout, tokenizer) if tokenizer is not None else None
+    layout, plan = job.layout, job.plan
     if processor is not None:
         processor.save_pretrained(folder)
-    make_generation_config(source.folder, layout.config, processor).save_pretrained(folder)
+    generation.save_pretrained(folder)
     report = {"source": display_name(origin), "layout": layout.name, **plan.report()}
     write_durably(folder / REPORT_FILE, json.dumps(report, indent=2).encode())
     parameters = sum(math.prod(task.shape) for task in plan.tasks)

@@ -2,6 +2,8 @@
 """The layouts that can be converted: how their configs read, which rules fit their tensors, how they prompt."""
 
 import dataclasses
+import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,18 +12,20 @@ from transformers.models.auto import CONFIG_MAPPING
 
 from modeling_pvc import PVCConfig
 
+from .config_keys import check_family, check_keys
+from .quantized import quantization_of
 from .source import Source
 
 
+logger = logging.getLogger(__name__)
 DEFAULT_TEMPORAL_LAYERS = 12
 TEXT_MODELS = ("llama", "phi3", "qwen2", "qwen3", "qwen3_moe", "gpt_oss")
 INTERNLM2, INTERNLM3 = "internlm2", "internlm3"  # both compute what Llama computes, and are stored as such
-LAYOUTS = {
-    "internvl": "InternVL in transformers' own layout",
-    "internvl_chat": "InternVL in the layout of its remote code",
-    "pvc_internvl": "the released PVC-InternVL2-8B",
-}
-FLOATS = ("F64", "F32", "BF16", "F16")
+DEFAULT_TEXT = {"model_type": "qwen2"}  # of transformers' own layout
+ROUTER_LEFT_OUT = (
+    "InternVL3.5-Flash is converted without its router: every image tile keeps the 256 tokens of the first projector, "
+    "as in InternVL3.5, where the router would give many tiles 64. A video frame has 64 tokens."
+)
 SHARED_VISION_FIELDS = (
     "hidden_size",
     "intermediate_size",
@@ -48,11 +52,13 @@ class Options:
         image_repeats: steps per image tile, 4 by default; another number needs the sequential order.
         num_temporal_layers: progressive layers. By default 12, or half of the ViT's layers if that is less.
         token_order: `"interleaved"`, which makes images lossless, or `"sequential"`.
+        ignored_keys: keys of the source's config that change nothing, though `config_keys.json` does not have them.
     """
 
     image_repeats: int = 4
     num_temporal_layers: int | None = None
     token_order: str = "interleaved"
+    ignored_keys: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -83,50 +89,28 @@ class Layout:
 def read_layout(source: Source, options: Options) -> Layout:
     """Recognises the layout by `model_type` and reads its config.
 
-    Raises `ValueError` for a layout that is not known, for quantised weights and for settings that PVC cannot
-    reproduce.
+    Raises `ValueError` for a layout that is not known and for settings that PVC cannot reproduce.
     """
-    _refuse_quantized(source)
-    name = source.config.get("model_type")
-    if name == "internvl":
-        return _read_internvl(source.config, options)
-    if name in ("internvl_chat", "pvc_internvl"):
-        return _read_chat(source, options)
-    known = "; ".join(f"{key!r} ({text})" for key, text in LAYOUTS.items())
-    raise ValueError(f"{source.folder} has model_type={name!r}, which is no layout to convert from. Known: {known}.")
+    config = source.config
+    check_family(source.folder, config)
+    text = config.get("llm_config") or config.get("text_config") or DEFAULT_TEXT
+    check_keys(config, known_text_fields(text), options.ignored_keys)
+    read = _read_internvl if config["model_type"] == "internvl" else _read_chat
+    layout = read(source, options)
+    if not quantization_of(source.config):
+        return layout
+    return dataclasses.replace(layout, rules=("quantized", *layout.rules))
 
 
-def _refuse_quantized(source: Source) -> None:
-    """Whether the config says so or only the weights do."""
-    parts = [
-        source.config,
-        *(source.config.get(name) or {} for name in ("llm_config", "text_config", "vision_config")),
-    ]
-    for settings in filter(None, (part.get("quantization_config") for part in parts)):
-        raise ValueError(
-            f"{source.folder} is quantised (quant_method={settings.get('quant_method')!r}). A conversion needs the "
-            "unquantised weights: choose the repository that the quantised one was made from."
-        )
-    for name, info in source.tensors.items():
-        if info.dtype not in FLOATS and name.endswith(("weight", "bias")):
-            raise ValueError(
-                f"{source.folder} is quantised: {name} is stored as {info.dtype}. A conversion needs the unquantised "
-                f"weights, in {', '.join(FLOATS)}."
-            )
-
-
-def _read_internvl(config: dict[str, Any], options: Options) -> Layout:
+def _read_internvl(source: Source, options: Options) -> Layout:
+    config = source.config
     vision = config.get("vision_config") or {}
-    _require(config, "downsample_ratio", 0.5)
-    _require(config, "vision_feature_layer", -1)
-    _require(config, "vision_feature_select_strategy", "default")
-    _require(vision, "use_mean_pooling", True)
     vision_values = _common_vision_values(vision) | {
         "attention_bias": vision.get("attention_bias", False),
         "use_qk_norm": vision.get("use_qk_norm", False),
         "norm_type": vision.get("norm_type", "layer_norm"),
     }
-    text = read_text_config(config.get("text_config") or {"model_type": "qwen2"})
+    text = read_text_config(config.get("text_config") or DEFAULT_TEXT)
     activation = config.get("projector_hidden_act", "gelu")
     return Layout(
         name="internvl",
@@ -140,12 +124,6 @@ def _read_internvl(config: dict[str, Any], options: Options) -> Layout:
 def _read_chat(source: Source, options: Options) -> Layout:
     config, layer = source.config, "vision_model.encoder.layers.0."
     vision, text = config.get("vision_config") or {}, config.get("llm_config") or {}
-    if config["model_type"] == "internvl_chat":  # the released PVC model merges more, as its target does
-        _require(config, "downsample_ratio", 0.5)
-    _require(config, "select_layer", -1)
-    _require(config, "ps_version", "v2")
-    _require(config, "pad2square", False)
-    _require(config, "rope_pos_id_version", "default")
     _require(config, "force_image_size", _square("image_size", vision.get("image_size", 448)))
     vision_values = _common_vision_values(vision) | {
         "attention_bias": vision.get("qkv_bias", layer + "attn.qkv.bias" in source.tensors),
@@ -155,11 +133,13 @@ def _read_chat(source: Source, options: Options) -> Layout:
     if vision_values["use_qk_norm"]:
         _require(vision, "layer_norm_eps", 1e-6)  # PVC's query and key norms, as transformers' InternVL, use that one
     text_rules = (INTERNLM2,) if text_model_type(text) == INTERNLM2 else ("experts", "native_text")
-    second_part = ("pvc_internvl",) if config["model_type"] == "pvc_internvl" else ()
+    second_part = "pvc_internvl" if config["model_type"] == "pvc_internvl" else "router"
+    if config.get("flash_mode"):
+        logger.warning(ROUTER_LEFT_OUT)
     return Layout(
         name=config["model_type"],
         config=_target_config(vision_values, read_text_config(text), options),
-        rules=("internvl_chat", *text_rules, *second_part),
+        rules=("internvl_chat", *text_rules, second_part),
         image_token_id=config.get("img_context_token_id", config.get("image_token_id")),
         template=config.get("template"),
         system_message=config.get("system_message"),
@@ -198,28 +178,44 @@ def read_text_config(values: dict[str, Any]) -> PreTrainedConfig:
 
     Raises `ValueError` for a text model that is not converted.
     """
+    model_type, values = _stored_text_type(values), dict(values)
+    if text_model_type(values) == INTERNLM2:
+        values["attention_bias"] = values.get("bias", False)
+    elif text_model_type(values) == INTERNLM3 and "bias" in values:  # the names of its remote code
+        _require(values, "qkv_bias", values["bias"])
+        values["attention_bias"] = values["mlp_bias"] = values["bias"]
+    if "rope_parameters" not in values and (rope := _rope_parameters(values)):
+        values["rope_parameters"] = rope
+    known = _class_fields(model_type) & set(values)
+    return CONFIG_MAPPING[model_type](**{key: values[key] for key in known if values[key] is not None})
+
+
+def known_text_fields(values: dict[str, Any]) -> set[str]:
+    """Keys of a text model's config that are read. Raises `ValueError` for a text model that is not converted."""
+    own = {INTERNLM2: {"bias"}, INTERNLM3: {"bias", "qkv_bias"}}.get(text_model_type(values), set())
+    return _class_fields(_stored_text_type(values)) | own | {"rope_theta", "rope_scaling"}
+
+
+def _class_fields(model_type: str) -> set[str]:
+    """What transformers' class takes, without what every config has."""
+    config_class = CONFIG_MAPPING[model_type]
+    fields = {entry.name for entry in dataclasses.fields(config_class)}
+    fields -= {entry.name for entry in dataclasses.fields(PreTrainedConfig)}
+    # models read head_dim where it is set, and not every class declares it
+    return fields | {"head_dim", *config_class.attribute_map, *config_class.attribute_map.values()}
+
+
+def _stored_text_type(values: dict[str, Any]) -> str:
+    """The class that a text model is stored as."""
     model_type = text_model_type(values)
-    values = dict(values)
-    if model_type == INTERNLM2:
-        model_type, values["attention_bias"] = "llama", values.get("bias", False)
-    elif model_type == INTERNLM3:
-        model_type = "llama"
-        if "bias" in values:  # the names of its remote code
-            _require(values, "qkv_bias", values["bias"])
-            values["attention_bias"] = values["mlp_bias"] = values["bias"]
+    if model_type in (INTERNLM2, INTERNLM3):
+        return "llama"
     if model_type not in TEXT_MODELS:
         raise ValueError(
             f"The text model {model_type!r} is not converted; {', '.join((INTERNLM2, INTERNLM3, *TEXT_MODELS))} are. "
             "Its rules would go into a file of their own, see docs/conversion.md."
         )
-    if "rope_parameters" not in values and (rope := _rope_parameters(values)):
-        values["rope_parameters"] = rope
-    general = {entry.name for entry in dataclasses.fields(PreTrainedConfig)}
-    known = {entry.name for entry in dataclasses.fields(CONFIG_MAPPING[model_type])} - general
-    known |= {"head_dim"}  # which models read where it is set, and not every class declares
-    aliases = CONFIG_MAPPING[model_type].attribute_map
-    known |= {*aliases, *aliases.values()}
-    return CONFIG_MAPPING[model_type](**{key: values[key] for key in known & set(values) if values[key] is not None})
+    return model_type
 
 
 def text_model_type(values: dict[str, Any]) -> str:

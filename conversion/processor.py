@@ -1,6 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """The target's processor and generation config, made from the source's tokenizer. No code of the source is run."""
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from .source import optional_json
 from .tokenizer import IMAGE_TOKEN
 
 
+logger = logging.getLogger(__name__)
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+BEAMS = ("early_stopping", "length_penalty")
 # Names of transformers' image processor for InternVL -> PVC's.
 TILE_LIMITS = {"min_patches": "min_image_tiles", "max_patches": "max_image_tiles"}
 
@@ -43,6 +47,7 @@ def make_generation_config(folder: Path, config: PVCConfig, processor: PVCProces
     else:
         generation = GenerationConfig.from_model_config(config.get_text_config())
     generation.transformers_version = None
+    _drop_unused(generation)
     if processor is not None:
         tokenizer = processor.tokenizer
         stop = tokenizer.get_vocab().get(end_of_turn(processor.chat_template))
@@ -51,6 +56,17 @@ def make_generation_config(folder: Path, config: PVCConfig, processor: PVCProces
         generation.eos_token_id = sorted({index for index in ids if index is not None}) or None
         generation.pad_token_id = tokenizer.pad_token_id
     return generation
+
+
+def _drop_unused(generation: GenerationConfig) -> None:
+    """Options of sampling without sampling, of beams without beams: generate ignores them, and saving may refuse."""
+    idle = [] if generation.do_sample else list(SAMPLING)
+    idle += list(BEAMS) if (generation.num_beams or 1) == 1 else []
+    if found := {name: value for name in idle if (value := getattr(generation, name, None)) is not None}:
+        listing = ", ".join(f"{name}={value!r}" for name, value in found.items())
+        logger.warning("generation_config.json has %s, which its way of generating ignores; left out.", listing)
+    for name in found:
+        setattr(generation, name, None)
 
 
 def _template(folder: Path, layout: Layout) -> str:

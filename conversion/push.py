@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from .card import REPOSITORY
 from .folder_check import problems
 from .source import check_link
+from .writer import readable_size
 
 
 def push(folder: str | Path, repository: str, *, private: bool = False, revision: str | None = None) -> str:
@@ -27,13 +28,30 @@ def push(folder: str | Path, repository: str, *, private: bool = False, revision
             name that is none.
         ConnectionError: the upload failed. The same call completes it: files that arrived are not sent again.
     """
+    folder = checked(folder, repository)
+    return upload(folder, repository, private=private, revision=revision)
+
+
+def dry_run(folder: str | Path, repository: str) -> str:
+    """Checks as `push` does, raises as it does, and says what would be uploaded."""
+    files = upload_files(checked(folder, repository), repository)
+    sizes = {name: _size(content) for name, content in files.items()}
+    width = max(map(len, sizes))
+    lines = [f"  {name:{width}}  {readable_size(size):>10}" for name, size in sizes.items()]
+    total = f"{len(sizes)} files, {readable_size(sum(sizes.values()))}, would go to {repository} in one commit."
+    checks = "It has all files that a repository needs, loads by remote code offline, and the card's snippet runs."
+    return "\n".join([*lines, total, checks, "Nothing was uploaded."])
+
+
+def checked(folder: str | Path, repository: str) -> Path:
+    """The folder, when others could load it. Raises `ValueError` with every reason if not."""
     folder = Path(folder).expanduser()
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise ValueError(f"{repository!r} is no repository name; it must read org/name.")
     if reasons := problems(folder):
         listing = "\n".join(f"  - {reason}" for reason in reasons)
         raise ValueError(f"{folder} is not uploaded:\n{listing}")
-    return upload(folder, repository, private=private, revision=revision)
+    return folder
 
 
 def upload(folder: Path, repository: str, *, private: bool = False, revision: str | None = None) -> str:
@@ -70,12 +88,16 @@ def _check_upload(api: HfApi, repository: str, commit: str, files: dict[str, Pat
     """Compares sizes, and checksums of large files, of what the Hub has with what was sent."""
     stored = {entry.path: entry for entry in api.list_repo_tree(repository, revision=commit, recursive=True)}
     for name, content in files.items():
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        size = _size(content)
         entry = stored.get(name)
         if entry is None or entry.size != size:
             raise ValueError(f"{name} has {size} bytes here and {entry and entry.size} there.")
         if entry.lfs is not None and entry.lfs.sha256 != _sha256(content):
             raise ValueError(f"{name} arrived with another checksum.")
+
+
+def _size(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 def _sha256(content: Path | bytes) -> str:

@@ -23,12 +23,39 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True)
+class Scale:
+    """What a quantised tensor is multiplied by: a tensor with an entry for each block, and what its unit is.
+
+    Attributes:
+        name: the tensor.
+        block: rows and columns that share an entry; blocks at the end may be smaller.
+        unit: what one is worth.
+    """
+
+    name: str
+    block: tuple[int, int]
+    unit: float
+
+    def apply(self, tensor: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """[..., R, C] of any dtype -> float32 [..., R, C]."""
+        (rows, columns), (high, wide) = tensor.shape[-2:], self.block
+        scale = scale.float().reshape(*tensor.shape[:-2], -(-rows // high), -(-columns // wide))
+        scale = scale.repeat_interleave(high, -2)[..., :rows, :].repeat_interleave(wide, -1)[..., :columns]
+        product = tensor.float() * scale
+        return product if self.unit == 1 else product * self.unit
+
+
+@dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor is, its shape and its safetensors dtype name (`"BF16"`, ...)."""
+    """Where a tensor is, its shape and its safetensors dtype name (`"BF16"`, ...), as which it is read.
+
+    A `scale` belongs to a quantised tensor (`quantized.py`).
+    """
 
     path: Path
     shape: tuple[int, ...]
     dtype: str
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True)
@@ -47,11 +74,13 @@ class Source:
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor. The file is opened anew each time, so that pages of earlier tensors are given back."""
-        with safe_open(self.tensors[name].path, framework="pt") as file:
-            return file.get_tensor(name)
+        info = self.tensors[name]
+        with safe_open(info.path, framework="pt") as file:
+            tensor = file.get_tensor(name)
+        return tensor if info.scale is None else info.scale.apply(tensor, self.read(info.scale.name))
 
     def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Rows `start` to `stop` of a tensor."""
+        """Rows `start` to `stop` of a tensor that is not quantised."""
         with safe_open(self.tensors[name].path, framework="pt") as file:
             return file.get_slice(name)[start:stop]
 

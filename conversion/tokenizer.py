@@ -121,10 +121,10 @@ def _absent(wanted: Sequence[str], known: Container[str]) -> list[str]:
 def _sentencepiece_tokenizer(folder: Path, wanted: Sequence[str]) -> PreTrainedTokenizerFast:
     """tokenizer.model, as its slow class reads it, with the added tokens of the files beside it."""
     config = optional_json(folder / "tokenizer_config.json")
-    legacy = _legacy(folder, config)
+    legacy = legacy_of(folder, config)
     added = added_tokens(folder, config)
     named = special_tokens(folder, config)
-    listed = _listed_specials(folder, config)
+    listed = listed_specials(folder, config)
     model = read_model(folder / "tokenizer.model")
     ids = {piece: index for index, (piece, _, _) in enumerate(model.pieces)}
     # special tokens are added tokens, whether they are among these or not
@@ -154,8 +154,8 @@ def _add_ends(tokenizer: Tokenizer, config: dict[str, Any], named: dict[str, str
         )
 
 
-def _legacy(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether each stretch of text between added tokens has a prefix. Raises `ValueError` for what is not known."""
+def legacy_of(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether every stretch of text between added tokens has a prefix. Raises `ValueError` for what is not known."""
     name = (config.get("tokenizer_class") or "LlamaTokenizer").removesuffix("Fast")
     if name not in SENTENCEPIECE_CLASSES:
         raise ValueError(
@@ -182,7 +182,7 @@ def added_tokens(folder: Path, config: dict[str, Any]) -> dict[int, AddedToken]:
     """
     decoder = config.get("added_tokens_decoder") or {}
     added = {int(index): AddedToken(entry["content"], **_flags(entry)) for index, entry in decoder.items()}
-    listed = set(_listed_specials(folder, config)) | set(special_tokens(folder, config).values())
+    listed = set(listed_specials(folder, config)) | set(special_tokens(folder, config).values())
     flags = {entry["content"]: _flags(entry) for entry in _special_entries(folder, config) if isinstance(entry, dict)}
     for token, index in optional_json(folder / "added_tokens.json").items():
         if index not in added:
@@ -199,7 +199,7 @@ def special_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     return {name: _text(token) for name, token in named.items() if token is not None}
 
 
-def _listed_specials(folder: Path, config: dict[str, Any]) -> list[str]:
+def listed_specials(folder: Path, config: dict[str, Any]) -> list[str]:
     """Special tokens that have no name of their own."""
     values = {**_special_map(folder, config), **config}
     return [_text(token) for token in values.get("additional_special_tokens") or []]

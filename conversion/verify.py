@@ -1,63 +1,107 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Compares a converted model with its source: logits on two generated images, one of them tiled."""
+"""Compares a converted model with its source: config and tensors, prompts, and logits."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
-import modeling_pvc  # noqa: F401  (registers the classes)
+from modeling_pvc import PVCConfig, PVCForConditionalGeneration
 
-from .source import locate, read_json
-
-
-# What summing in another order may change; the logits themselves are of order 10.
-TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.25}
-TILES = (1, 3)  # of the two images
-
-# (input_ids int[1, L], pixel_values [tiles, 3, H, W]) -> logits [1, L, V] of the source
-Reference = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+from .convert import Job, prepare
+from .layouts import Options
+from .logits import Comparison, Reference, compare_with, expected_logits
+from .plan import Task
+from .quantized import quantization_of
+from .source import Source, locate, open_source, read_json
+from .verify_prompts import compare_prompts
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The largest absolute difference of logits, how large logits are, and what is allowed."""
-
-    error: float
-    magnitude: float
-    tolerance: float
-
-    def check(self) -> None:
-        """Raises `ValueError` when the models differ by more than rounding."""
-        if not self.error <= self.tolerance:
-            raise ValueError(
-                f"The logits differ by {self.error:.3g}, allowed are {self.tolerance:g} (largest logit "
-                f"{self.magnitude:.3g}): the conversion is not faithful."
-            )
+OWN_FIELDS = {"transformers_version", "_name_or_path", "dtype", "architectures", "auto_map"}  # change nothing computed
 
 
-def verify(source: str, target: str | Path, revision: str | None = None, reference: Reference | None = None):
-    """Loads both models and compares them; see `compare_logits`.
+@dataclass
+class Verification:
+    """What was compared, all of it equal.
+
+    Attributes:
+        tensors: how many.
+        prompts: how many, with what the source's ids are from; None where there is nothing to compare.
+        logits: of source and target, or None.
+        not_compared: what was left out, with the reason.
+    """
+
+    tensors: int
+    prompts: str | None = None
+    logits: Comparison | None = None
+    not_compared: list[str] = field(default_factory=list)
+
+
+def verify_folder(
+    source: str,
+    target: str | Path,
+    *,
+    revision: str | None = None,
+    extra_rules: str | Path | None = None,
+    ignored_keys: tuple[str, ...] = (),
+) -> Verification:
+    """Compares everything that can be compared without running code of the source.
+
+    Args:
+        source: folder or Hub id of the source.
+        target: folder or Hub id of the converted model.
+        revision: of the source.
+        extra_rules: the rules file that it was converted with.
+        ignored_keys: as of `Options`.
+
+    Raises `ValueError` for what differs.
+    """
+    folder, made = locate(source, revision), locate(str(target))
+    config = PVCConfig.from_pretrained(made)
+    vision = config.vision_config
+    options = Options(vision.image_repeats, vision.num_temporal_layers, config.image_token_order, ignored_keys)
+    job = prepare(open_source(folder), options, extra_rules, allow_unmapped=True)
+    _compare_configs(job, config)
+    result = Verification(_compare_tensors(job, open_source(made)))
+    try:
+        result.prompts = compare_prompts(job, made)
+    except LookupError as error:
+        result.not_compared.append(f"prompts: {error.args[0]}")
+    if reason := _why_not_logits(job, options):
+        result.not_compared.append(f"logits: {reason}")
+    else:
+        result.logits = verify(str(folder), made)
+    return result
+
+
+def verify(
+    source: str, target: str | Path, revision: str | None = None, reference: Reference | None = None
+) -> Comparison:
+    """Compares logits, in float32 (float64 for a model that is stored so): one model is in memory at a time.
 
     Args:
         source: folder or Hub id of the source.
         target: folder of the converted model.
         revision: of the source.
-        reference: computes the source's logits. By default transformers' own InternVL does; other layouts have no
-            class there, and running their remote code is for the caller to decide.
+        reference: computes the source's logits, in the dtype of the pixels. By default transformers' own InternVL
+            does; other layouts have no class there, and running their remote code is for the caller to decide.
 
     Raises `ValueError` without a reference for such a layout, and when the logits differ.
     """
-    folder = locate(source, revision)
+    config = PVCConfig.from_pretrained(target)
+    stored = config.dtype or torch.float32
+    wide = torch.float64 if stored == torch.float64 else torch.float32
     if reference is None:
+        folder = locate(source, revision)
         check_comparable(folder)
-    model = AutoModelForImageTextToText.from_pretrained(target, dtype="auto").eval()
-    if reference is None:
-        native = AutoModelForImageTextToText.from_pretrained(folder, dtype=model.dtype).eval()
-        reference = lambda ids, pixels: native(input_ids=ids, pixel_values=pixels).logits  # noqa: E731
-    comparison = compare_logits(model, reference)
+        native = AutoModelForImageTextToText.from_pretrained(folder, dtype=stored).to(wide).eval()
+        expected = expected_logits(config, _native_logits(native), wide)
+        del native
+    else:
+        expected = expected_logits(config, reference, wide)
+    comparison = compare_with(PVCForConditionalGeneration.from_pretrained(target).to(wide).eval(), expected)
     comparison.check()
     return comparison
 
@@ -66,29 +110,65 @@ def check_comparable(folder: Path) -> None:
     """Raises `ValueError` unless transformers has a class for the checkpoint in `folder`."""
     if (layout := read_json(folder / "config.json").get("model_type")) != "internvl":
         raise ValueError(
-            f"--verify compares logits with transformers' own InternVL, but {folder} has the layout {layout!r}, which "
-            "only remote code can run. Convert without --verify: conversion.json accounts for every tensor. To "
-            "compare logits, call conversion.verify with a `reference`."
+            f"Logits are compared with transformers' own InternVL, but {folder} has the layout {layout!r}, which only "
+            "remote code can run: call conversion.verify with a `reference`."
         )
 
 
-@torch.no_grad()
-def compare_logits(model: PreTrainedModel, reference: Reference, seed: int = 0) -> Comparison:
-    """Logits of a prompt with two random images of 1 and 3 tiles, over the source's vocabulary."""
-    generator = torch.Generator().manual_seed(seed)
-    vision, config = model.config.vision_config, model.config
-    side = vision.image_size
-    pixels = torch.randn(sum(TILES), vision.num_channels, side, side, generator=generator).to(model.dtype)
-    per_tile = config.tokens_per_step * vision.image_repeats
-    words = torch.randint(0, min(config.image_token_id, config.video_token_id), (3, 8), generator=generator)
-    parts = [words[0]]
-    for tiles, following in zip(TILES, words[1:], strict=True):
-        parts += [torch.full((tiles * per_tile,), config.image_token_id), following]
-    ids = torch.cat(parts)[None]
-    expected = reference(ids, pixels)
-    logits = model(input_ids=ids, pixel_values=pixels).logits[..., : expected.shape[-1]]
-    return Comparison(
-        error=float((logits - expected).abs().max()),
-        magnitude=float(expected.abs().max()),
-        tolerance=TOLERANCES[model.dtype],
-    )
+def _native_logits(model: PreTrainedModel) -> Reference:
+    return lambda ids, pixels: model(input_ids=ids, pixel_values=pixels).logits
+
+
+def _why_not_logits(job: Job, options: Options) -> str | None:
+    if job.layout.name != "internvl":
+        return (
+            f"the layout {job.layout.name!r} has no class in transformers, and its remote code is not run; from "
+            "Python, conversion.verify takes a `reference`"
+        )
+    if quantization_of(job.source.config):
+        return "the source is quantised, and its activations may be too"
+    if options.image_repeats != 4 or options.token_order != "interleaved":
+        return f"{options.image_repeats} steps per tile in {options.token_order} order give others by intention"
+    return None
+
+
+def _compare_configs(job: Job, config: PVCConfig) -> None:
+    found = list(_differences(job.layout.config.to_dict(), config.to_dict()))
+    if found:
+        listing = "\n".join(f"  {name}: {wanted!r} in the conversion, {value!r} here" for name, wanted, value in found)
+        raise ValueError(f"config.json is not that of a conversion of {job.source.folder}:\n{listing}")
+
+
+def _differences(wanted: Any, found: Any, name: str = ""):
+    """(name, wanted, found) of every entry that differs."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        for key in sorted({*wanted, *found} - OWN_FIELDS, key=str):
+            yield from _differences(wanted.get(key), found.get(key), f"{name}.{key}".lstrip("."))
+    elif wanted != found and not (isinstance(wanted, (list, tuple)) and list(wanted) == list(found or ())):
+        yield name, wanted, found
+
+
+def _compare_tensors(job: Job, made: Source) -> int:
+    """Makes every tensor again, one at a time, and compares its bytes; returns how many there are."""
+    tasks = {task.target: task for task in job.plan.tasks}
+    if odd := sorted(set(tasks) ^ (set(made.tensors) - set(job.plan.tied))):
+        place = "the target lacks" if odd[0] in tasks else "the conversion does not make"
+        raise ValueError(f"{len(odd)} tensors are not on both sides, such as {odd[0]}, which {place}.")
+    differing = [line for name, task in tasks.items() if (line := _compare_tensor(task, made, name))]
+    if differing:
+        more = f"\n  and {len(differing) - 10} more" if len(differing) > 10 else ""
+        raise ValueError(
+            f"{len(differing)} of {len(tasks)} tensors in {made.folder} are not what the conversion of "
+            f"{job.source.folder} makes; was it trained further, or damaged?\n" + "\n".join(differing[:10]) + more
+        )
+    return len(tasks)
+
+
+def _compare_tensor(task: Task, made: Source, name: str) -> str | None:
+    found = made.read(name)
+    wanted = task.make().to(found.dtype)
+    if wanted.shape != found.shape:
+        return f"  {name}: shape {list(found.shape)}, not {list(wanted.shape)}"
+    if torch.equal(*(tensor.contiguous().flatten().view(torch.uint8) for tensor in (wanted, found))):
+        return None
+    return f"  {name}: largest difference {float((wanted.double() - found.double()).abs().max()):.3g} ({task.origin})"

@@ -24,6 +24,7 @@ from .source import INDEX_FILE
 
 STATE_FILE = "conversion-state.json"
 MAX_SHARD_BYTES = 4 * 1000**3
+RESERVE = 100 * 1000**2  # of the disk, for tokenizer, code and card
 DTYPE_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
@@ -99,11 +100,19 @@ def write_shards(folder: Path, shards: dict[str, list[Task]], dtype: torch.dtype
 def check_free_space(folder: Path, needed: int) -> None:
     """Raises `OSError` unless the disk has `needed` bytes and a reserve for the small files."""
     free = shutil.disk_usage(folder).free
-    if free < needed + 100 * 1000**2:
+    if free < needed + RESERVE:
         raise OSError(
-            f"{folder.parent} has {free / 1000**3:.1f} GB free, and the conversion will write {needed / 1000**3:.1f} "
-            "GB. Free some space or choose a target on another disk."
+            f"{folder.parent} has {readable_size(free)} free, and the conversion needs {readable_size(needed)} for "
+            f"weights and {readable_size(RESERVE)} for the rest. Free some space or choose a target on another disk."
         )
+
+
+def readable_size(size: int) -> str:
+    """Bytes in the largest unit of which there is at least one: 12 kB, 3.4 GB."""
+    for unit, name in ((1000**3, "GB"), (1000**2, "MB"), (1000, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
 
 
 def write_safetensors(path: Path, tasks: Iterable[Task], dtype: torch.dtype, bar: tqdm | None = None) -> None:

@@ -48,9 +48,12 @@ def check_transformers_version(version: str) -> None:
 def complete_copies(folder: Path) -> None:
     """Completes files of code that transformers' modules cache holds cut short; called when this file is imported.
 
-    transformers copies a repository's files into `folder` one by one, not at once, and never a second time: what a
-    process that was killed has left stays. It copies what the file that it loads imports itself, but of a file that is
-    there it looks no further: therefore files that an auto_map names import all that they need, even indirectly.
+    transformers copies a repository's files into `folder` one by one, not at once (`shutil.copyfile` after `exists`,
+    in `get_cached_module_file`), and never a second time: another process sees a file without its contents, and what
+    one that was killed has left stays. It copies what the file that it loads imports itself, but of a file that is
+    there it looks no further. Therefore files that an auto_map names import all that they need, even indirectly; and
+    those that a process loads first, configuration and processor, name all others: when they run, this process has
+    looked for every file, and after this function each is complete. Nothing is copied when model and processor follow.
 
     Raises `ImportError` with the remedy where a file cannot be completed.
     """

@@ -1,13 +1,14 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Code of a Hub repository is copied as a whole, and a damaged modules cache is repaired (see `cold_loads.py`)."""
 
+import ast
 import importlib
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
+from transformers.dynamic_module_utils import get_relative_imports
 
 
 ROOT = Path(__file__).parents[2]
@@ -17,12 +18,28 @@ ENTRIES += ["image_processing_pvc", "video_processing_pvc"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+def imported_by(name):
+    """The siblings that a file imports, and those that they import."""
+    found, new = set(), {name}
+    while new:
+        trees = [ast.parse((PACKAGE / f"{module}.py").read_text()) for module in new]
+        nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        found |= new
+        new = {node.module for node in nodes if node.level == 1} - found
+    return found - {name}
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_entry_files_name_all_that_they_need(name):
     """transformers' loader looks for nested imports only when it copies a file, and skips files that are there."""
-    path = PACKAGE / f"{name}.py"
-    needed = {Path(file).stem for file in get_relative_import_files(path)} - {name}
-    assert set(get_relative_imports(path)) == needed
+    assert imported_by(name) <= set(get_relative_imports(PACKAGE / f"{name}.py"))
+
+
+@pytest.mark.parametrize("name", ["configuration_pvc", "processing_pvc"])
+def test_what_is_loaded_first_names_all_files(name):
+    """So that none is copied later, when this process or another reads it."""
+    others = {path.stem for path in PACKAGE.glob("*_pvc.py")} - {name}
+    assert set(get_relative_imports(PACKAGE / f"{name}.py")) == others
 
 
 @pytest.fixture

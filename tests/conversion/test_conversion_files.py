@@ -121,12 +121,12 @@ def test_missing_stray_and_misshapen_tensors_stop_it(tmp_path):
     [
         ((), {"model_type": "llava"}, "model_type='llava'"),
         ((), {"select_layer": -4}, "select_layer=-4"),
-        ((), {"ps_version": "v1"}, "ps_version='v1'"),
+        ((), {"ps_version": "v1"}, "ps_version='v1'.*V1-2"),
         ((), {"downsample_ratio": 0.25}, "downsample_ratio=0.25"),
         (("llm_config",), {"model_type": "mamba"}, "'mamba' is not converted"),
         ((), {"pad2square": True}, "pad2square=True"),
         ((), {"rope_pos_id_version": "v2pe_fix"}, "rope_pos_id_version='v2pe_fix'"),
-        ((), {"quantization_config": {"quant_method": "fp8"}}, "quant_method='fp8'"),
+        ((), {"quantization_config": {"quant_method": "mxfp4"}}, "quant_method='mxfp4'"),
         (("llm_config",), {"quantization_config": {"quant_method": "awq"}}, "quant_method='awq'"),
         (("vision_config",), {"image_size": [112, 56]}, "not square"),
     ],
@@ -278,7 +278,7 @@ def test_an_existing_target_is_left_alone(source, tmp_path):
 
 def test_free_space_is_checked_first(source, tmp_path, monkeypatch):
     monkeypatch.setattr(conversion.writer.shutil, "disk_usage", lambda path: type("", (), {"free": 10**8})())
-    with pytest.raises(OSError, match="GB free"):
+    with pytest.raises(OSError, match=r"has 100\.0 MB free.* needs \d+\.\d [kM]B for weights and 100\.0 MB"):
         convert(str(source), tmp_path / "target")
     assert not (tmp_path / "target").exists()
 
@@ -407,9 +407,6 @@ def test_command_line(source, tmp_path, capsys):
     assert "tensors (torch.bfloat16)" in capsys.readouterr().out
     assert main(["convert", str(source), str(tmp_path / "target")]) == 1
     assert "exists already" in capsys.readouterr().err
-    assert main(["convert", str(source), str(tmp_path / "other"), "--verify"]) == 1
-    assert "Convert without --verify" in capsys.readouterr().err
-    assert not (tmp_path / "other").exists()
     native_source(tmp_path / "native", {}, {"model_type": "qwen2"}, False, torch.float32)
     assert main(["convert", str(tmp_path / "native"), str(tmp_path / "verified"), "--verify"]) == 0
     assert "largest difference" in capsys.readouterr().out

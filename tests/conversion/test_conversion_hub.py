@@ -17,6 +17,7 @@ from conversion import convert
 from conversion.folder_check import problems
 from conversion.push import push, upload, upload_files
 from modeling_pvc import PVCForConditionalGeneration, PVCVisionModel
+from modeling_pvc.tools.cli import main
 
 
 ROOT = Path(__file__).parents[2]
@@ -242,6 +243,20 @@ def test_faults_are_counted():
 def test_a_complete_folder_has_no_problems(folder):
     """Loads it by remote code and runs the snippet of its card."""
     assert problems(folder) == []
+
+
+def test_a_dry_run_lists_and_uploads_nothing(folder, copied, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("conversion.push.HfApi", None)  # is not even made
+    assert main(["push", str(folder), "org/name", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in upload_files(folder, "org/name"))
+    total = sum(
+        len(c) if isinstance(c, bytes) else c.stat().st_size for c in upload_files(folder, "org/name").values()
+    )
+    assert f"files, {total / 1e6:.1f} MB, would go to org/name" in out and "Nothing was uploaded." in out
+    (copied / "README.md").unlink()
+    assert main(["push", str(copied), "org/name", "--dry-run"]) == 1
+    assert "write a model card" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,26 @@ def test_generation_config_is_kept_and_stops_at_the_end_of_a_turn(tmp_path):
     assert (generation.eos_token_id, generation.temperature) == ([256, 258], 0.5)
 
 
+@pytest.mark.parametrize("sampling", [None, False])
+def test_options_of_sampling_without_sampling_are_left_out(tmp_path, caplog, sampling):
+    """Saving refuses them on some versions of transformers; generate ignores them on all."""
+    chat_source(tmp_path / "source", 262)
+    values = {"temperature": 0.5, "top_p": 0.8, "do_sample": sampling, "max_new_tokens": 7, "early_stopping": True}
+    (tmp_path / "source" / "generation_config.json").write_text(json.dumps(values))
+    convert(str(tmp_path / "source"), tmp_path / "target")
+    assert "temperature=0.5, top_p=0.8, early_stopping=True" in caplog.text
+    generation = GenerationConfig.from_pretrained(tmp_path / "target")
+    assert (generation.temperature, generation.top_p, generation.max_new_tokens) == (None, None, 7)
+
+
+def test_a_generation_config_that_cannot_be_is_refused_before_anything_is_written(tmp_path):
+    chat_source(tmp_path / "source", 262)
+    (tmp_path / "source" / "generation_config.json").write_text('{"num_return_sequences": 3}')
+    with pytest.raises(ValueError, match="num_return_sequences"):
+        convert(str(tmp_path / "source"), tmp_path / "target")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
 def test_a_source_without_tokenizer_or_token_id_gets_new_placeholders(tmp_path, caplog):
     config, tensors = random_chat_source(tmp_path / "source", "internlm2", img_context_token_id=None)
     convert(str(tmp_path / "source"), tmp_path / "target")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from internvl_reference import random_chat_source
 from PIL import Image
-from prompt_battery import CONVERSATIONS, TEXTS
 from transformers import AutoProcessor
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from conversion import convert
+from conversion import convert, verify_folder
+from conversion.prompt_battery import CONVERSATIONS, TEXTS
 from conversion.prompts import named_template
 from conversion.tokenizer import load_tokenizer
 
@@ -67,6 +67,7 @@ def test_conversations_have_the_ids_of_internvls_chat(tmp_path, name):
     )
     tokenizer_files(tmp_path / "source", entry)
     convert(str(tmp_path / "source"), tmp_path / "target")
+    verify_folder(str(tmp_path / "source"), tmp_path / "target")
     processor = AutoProcessor.from_pretrained(tmp_path / "target")
     assert processor.tokens_per_step * processor.image_repeats == 4
     for conversation, expected in zip(CONVERSATIONS, entry["prompts"], strict=True):

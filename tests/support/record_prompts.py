@@ -11,7 +11,6 @@ LlamaTokenizer, InternLM2Tokenizer and Qwen2Tokenizer (as InternVL loads them) g
 InternVL's `conversation.py`.
 """
 
-import importlib.util
 import itertools
 import json
 import random
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import sentencepiece
 import transformers
-from prompt_battery import CONVERSATIONS, TEXTS, TILE_TOKENS
+from record_templates import ROOT, load, prompt_text
 from tokenizers import ByteLevelBPETokenizer
 from transformers import LlamaTokenizer, Qwen2Tokenizer
 from transformers.convert_slow_tokenizer import import_protobuf
@@ -31,14 +30,7 @@ VOCABULARY = 330
 CHATML = ["<|im_start|>", "<|im_end|>"]
 PHI3 = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 IMAGE = ["<img>", "</img>", "<IMG_CONTEXT>"]
-
-
-def load(path, name):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+battery = load(ROOT / "conversion/prompt_battery.py", "prompt_battery")
 
 
 def train(folder):
@@ -115,15 +107,9 @@ def settings(pieces):
 
 def prompt(conversation, template):
     """What InternVL's `chat` makes of a conversation."""
-    conversation = list(conversation)
-    if conversation and conversation[0][0] == "system":
-        template.set_system_message(conversation.pop(0)[1])
-    for role, text, *_ in conversation:
-        template.append_message(template.roles[role == "assistant"], text)
-    template.append_message(template.roles[1], None)
-    text = template.get_prompt()
+    text = prompt_text(conversation, template)
     for *_, tiles in (turn for turn in conversation if len(turn) == 3):
-        text = text.replace("<image>", "<img>" + "<IMG_CONTEXT>" * TILE_TOKENS * tiles + "</img>", 1)
+        text = text.replace("<image>", "<img>" + "<IMG_CONTEXT>" * battery.TILE_TOKENS * tiles + "</img>", 1)
     return text
 
 
@@ -145,8 +131,11 @@ def main():
         (work / "tokenizer.model").write_bytes(with_prefix if prefix else without_prefix(with_prefix))
         (work / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": class_name}))
         tokenizer = classes[class_name].from_pretrained(work)
-        prompts = [prompt(c, conversation.get_conv_template(template)) for c in CONVERSATIONS]
-        ids = {"prompts": [tokenizer(p).input_ids for p in prompts], "texts": [tokenizer(t).input_ids for t in TEXTS]}
+        prompts = [prompt(c, conversation.get_conv_template(template)) for c in battery.CONVERSATIONS]
+        ids = {
+            "prompts": [tokenizer(p).input_ids for p in prompts],
+            "texts": [tokenizer(t).input_ids for t in battery.TEXTS],
+        }
         config["tokenizer_class"] = class_name
         recorded.append({"name": name, "prefix": prefix, "template": template, "tokenizer_config": config, **ids})
     for path in work.iterdir():

@@ -7,6 +7,18 @@ this processor replaces each by its layout with one placeholder per visual token
     image   <img>…tiles * image_repeats * tokens_per_step…</img>
     video   Frame1: <img>…video_repeats * tokens_per_step…</img>
             Frame2: <img>…</img>
+
+transformers' loader of remote code reads this text, too, and copies all other files before it runs this one
+(compat_pvc.complete_copies says why):
+
+    from .card_pvc import ...
+    from .configuration_pvc import ...
+    from .modeling_pvc import ...
+    from .modeling_vision_pvc import ...
+    from .pictures_pvc import ...
+    from .temporal_cache_pvc import ...
+    from .video_backends_pvc import ...
+    from .video_reader_pvc import ...
 """
 
 from .compat_pvc import whole_folder, without_defaults  # first: an old transformers stops here
@@ -40,10 +52,7 @@ from .media_pvc import (
     media_rows,
     normalize_messages,
 )
-from .pictures_pvc import image_size  # noqa: F401  (for the loader: compat_pvc.complete_copies)
-from .video_backends_pvc import open_video  # noqa: F401
 from .video_processing_pvc import PVCVideoProcessorKwargs, sample_frame_indices
-from .video_reader_pvc import VideoReader  # noqa: F401
 
 
 # Content may be a string or blocks for every role. The generation markers let trainers find the assistant's tokens.
