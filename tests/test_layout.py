@@ -13,7 +13,11 @@ TRAVELLING = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__ini
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 # What the files of a folder may import of the package; "" is its top. A folder that is not named here: the top.
-FLOORS = {"": {""}, "tools": {"", "inference", "serving", "training", "tools", "conversion"}}
+FLOORS = {
+    "": {""},
+    "demo": {"", "inference", "tools", "demo"},
+    "tools": {"", "inference", "serving", "training", "tools", "conversion", "demo"},  # demo for the command line
+}
 
 
 def folder_of(name: str) -> str:
