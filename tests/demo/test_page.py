@@ -242,7 +242,8 @@ def test_two_visitors_share_nothing(visit):
 def test_everything_has_a_name_and_no_answer_leaves_the_machine(visit, server):
     nameless = """() => [...document.querySelectorAll('button, input, textarea, select, img')].filter(
         e => e.offsetParent && !(e.ariaLabel || e.labels?.length || e.innerText?.trim() || e.title || e.placeholder
-            || e.alt || e.getAttribute('alt') === '' || e.getAttribute('aria-labelledby') || e.querySelector('img[alt]'))
+            || e.alt || e.getAttribute('alt') === '' || e.getAttribute('aria-labelledby')
+            || e.querySelector('img[alt]'))
     ).map(e => e.outerHTML.slice(0, 200))"""
     with visit() as page:
         page.get_by_role("button", name="Count the shapes.").click()
