@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types docs compat serve-test clean
+.PHONY: demo page test lint types docs compat serve-test clean
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,15 @@ $(VENV)/quantizers: $(VENV)/installed
 test: $(VENV)/installed $(VENV)/quantizers
 	PYTHONPATH=$(VENV)/quantizers $(BIN)/python -m pytest -q -m quantized
 	$(BIN)/python -m pytest -q -n auto -m "not quantized"
+
+# The page in a browser. gradio wants an older Pillow than constraints.txt has, so that its environment is its own.
+$(VENV)-page/installed: setup.cfg
+	$(PYTHON) -m venv $(VENV)-page
+	$(VENV)-page/bin/python -m pip install --quiet --editable ".[demo,test]" playwright
+	touch $@
+
+page: $(VENV)-page/installed
+	$(VENV)-page/bin/python -m pytest -q tests/demo
 
 compat:
 	$(PYTHON) .ci/compat.py
@@ -40,4 +49,4 @@ docs: $(VENV)/installed
 	$(BIN)/python docs/write_api.py
 
 clean:
-	rm -rf $(VENV) .venv-vllm demo build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-page .venv-vllm demo build dist *.egg-info

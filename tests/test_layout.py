@@ -16,7 +16,8 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 FLOORS = {
     "": {""},
     "serving": {"", "inference", "serving"},
-    "tools": {"", "inference", "serving", "training", "tools", "conversion"},
+    "demo": {"", "inference", "tools", "demo"},
+    "tools": {"", "inference", "serving", "training", "tools", "conversion", "demo"},  # demo for the command line
 }
 
 

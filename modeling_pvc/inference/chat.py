@@ -1,6 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """A conversation about images and videos that keeps the text model's cache between turns."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -57,6 +58,10 @@ class PVCChat:
         """Forgets the conversation, all but the system turn."""
         messages = [] if self.system is None else [{"role": "system", "content": self.system}]
         self._turns = _Turns(new_cache(self.model), messages)
+
+    def fork(self) -> "PVCChat":
+        """An independent continuation from here, which shares what has been read."""
+        return copy.copy(self)
 
     @property
     def messages(self) -> list[dict[str, Any]]:

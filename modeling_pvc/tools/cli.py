@@ -11,14 +11,16 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 
-from ..configuration_pvc import FIRST_MERGE
 from ..inference.chat import PVCChat
+from .costs import media_costs
 from .plots import plot_image, plot_video
 
 
 CHAT_HELP = (
     "Commands: /image PATH and /video PATH attach to the next message, /reset forgets all, /quit (or Ctrl-D) leaves."
 )
+
+TINY = Path(__file__).parents[2] / "examples" / "pvc_tiny" / "checkpoint"
 
 
 class PrintableStreamer(TextStreamer):
@@ -77,6 +79,11 @@ def build_parser() -> argparse.ArgumentParser:
     server.add_argument("--allow-private-addresses", action="store_true", help="URLs may lead into the own network")
     _add_model_options(server)
     server.set_defaults(run=run_serve)
+    demo = commands.add_parser("demo", help="open a page to try a model: chat, what it costs, streams")
+    demo.add_argument("--model", help="checkpoint folder or Hub id (default: pvc-tiny, in a clone of the repository)")
+    demo.add_argument("--port", type=int, default=7860, help="port on this machine (default: 7860)")
+    _add_model_options(demo)
+    demo.set_defaults(run=run_demo)
 
     _conversion_commands()(commands)
     return parser
@@ -209,22 +216,16 @@ def run_inspect(options: argparse.Namespace) -> None:
         raise ValueError("--plot draws one image or one video; pass one.")
     processor = AutoProcessor.from_pretrained(_check_model(options.model))
     grid_size = AutoConfig.from_pretrained(options.model).vision_config.grid_size
-    internvl_tokens = (grid_size // FIRST_MERGE) ** 2  # per tile and per frame
-    rows = []
-    for image in options.image:
-        frames = int(processor.image_processor(processor.image_processor.fetch_images([image]))["num_patches"][0])
-        rows.append((image, f"{frames} tiles", frames, frames * processor.image_repeats))
-    for video in options.video:
-        grid = processor.video_processor([video], **_processor_kwargs(options))["video_grid_thw"]
-        frames = int(grid[0][0])
-        rows.append((video, f"{frames} frames", frames, frames * processor.video_repeats))
+    costs = media_costs(processor, grid_size, options.image, options.video, **_processor_kwargs(options))
+    rows = list(zip([*options.image, *options.video], costs, strict=True))
     width = max(len(str(row[0])) for row in rows)
     print(f"{'input':{width}}  {'size':>12}  {'steps':>6}  {'PVC tokens':>10}  {'InternVL tokens':>15}")
     totals = [0, 0, 0]
-    for name, size, frames, steps in rows:
-        costs = (steps, steps * processor.tokens_per_step, frames * internvl_tokens)
-        totals = [total + cost for total, cost in zip(totals, costs, strict=True)]
-        print(f"{name:{width}}  {size:>12}  {costs[0]:>6}  {costs[1]:>10}  {costs[2]:>15}")
+    for name, cost in rows:
+        numbers = (cost.steps, cost.tokens, cost.internvl_tokens)
+        totals = [total + number for total, number in zip(totals, numbers, strict=True)]
+        size = f"{cost.count} {cost.kind}"
+        print(f"{name:{width}}  {size:>12}  {numbers[0]:>6}  {numbers[1]:>10}  {numbers[2]:>15}")
     if len(rows) > 1:
         print(f"{'sum':{width}}  {'':>12}  {totals[0]:>6}  {totals[1]:>10}  {totals[2]:>15}")
     if options.plot:
@@ -238,3 +239,26 @@ def _draw(options: argparse.Namespace, processor: ProcessorMixin) -> None:
     else:
         plot_video(model, processor, options.video[0], options.plot, **_processor_kwargs(options))
     print(f"wrote {options.plot}")
+
+
+def _tiny() -> str:
+    """pvc-tiny's folder. Raises `ValueError` where the package was installed without the repository."""
+    if not (TINY / "config.json").is_file():
+        raise ValueError(
+            "pvc-tiny lies in the repository (examples/pvc_tiny/checkpoint) and is no part of an installed package; "
+            "pass --model FOLDER, or run `pvc demo` from a clone."
+        )
+    return str(TINY)
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    """`pvc demo`: serves the page until it is interrupted."""
+    try:
+        from ..demo.page import serve  # here, because it needs gradio
+    except ModuleNotFoundError as error:
+        if error.name not in ("gradio", "matplotlib", "pandas"):
+            raise
+        raise ImportError(f"`pvc demo` needs {error.name}: `pip install 'modeling-pvc[demo]'`.") from error
+    options.model = options.model or _tiny()
+    processor = AutoProcessor.from_pretrained(_check_model(options.model))
+    serve(load_model(options), processor, port=options.port)

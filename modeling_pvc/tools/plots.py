@@ -3,6 +3,7 @@
 
 import importlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -82,31 +83,50 @@ def _title(source) -> str:
     return shown_url(source) if isinstance(source, str) else str(source)[:100]
 
 
+@dataclass(frozen=True)
+class StepMaps:
+    """What the steps of one medium add: pictures float[T, H, W, 3] in 0..1, norms and novelty float[T, h, w]."""
+
+    pictures: np.ndarray
+    norms: np.ndarray
+    novelty: np.ndarray
+
+
 @torch.no_grad()
-def plot_image(model, processor, source, path: str | os.PathLike) -> None:
-    """Draws what the steps of one image add, over the whole picture."""
+def image_steps(model, processor, source, max_image_tiles: int | None = None) -> StepMaps:
+    """What the steps of one image add, over the whole picture; by default at most the processor's tiles."""
     images = processor.image_processor
     [image] = images.fetch_images([source])
-    inputs = images([image], return_tensors="pt")
+    most = images.max_image_tiles if max_image_tiles is None else max_image_tiles
+    inputs = images([image], max_image_tiles=most, return_tensors="pt")
     tiles = inputs["pixel_values"]
     whole = pictures_of(tiles[-1:], images)  # the thumbnail, or the only tile
-    limits = (images.min_image_tiles, images.max_image_tiles)
-    columns, rows = choose_grid(image.width, image.height, images.size["width"], *limits)
+    columns, rows = choose_grid(image.width, image.height, images.size["width"], images.min_image_tiles, most)
     tokens, _ = model.model.encode(pixel_values=tiles.to(model.device))
     clips = tokens.unflatten(0, (len(tiles), -1))
     maps = [step_maps(clip) for clip in clips]
     norms, novelty = (stitch(np.stack(values), columns, rows) for values in zip(*maps, strict=True))
-    plot_steps(
-        np.repeat(whole, len(norms), axis=0), norms, novelty, f"{_title(source)}: {len(norms)} steps per tile", path
-    )
+    return StepMaps(np.repeat(whole, len(norms), axis=0), norms, novelty)
 
 
 @torch.no_grad()
-def plot_video(model, processor, source, path: str | os.PathLike, **options) -> None:
-    """Draws what the steps of one video add, frame by frame; `options` are sampling options."""
+def video_steps(model, processor, source, **options) -> StepMaps:
+    """What the steps of one video add, frame by frame; `options` are sampling options."""
     videos = processor.video_processor
     frames = videos([source], return_tensors="pt", **options)["pixel_values_videos"]
     tokens, _ = model.model.encode(pixel_values_videos=frames[None].to(model.device))
     norms, novelty = step_maps(tokens)
-    pictures = np.repeat(pictures_of(frames, videos), len(tokens) // len(frames), axis=0)
-    plot_steps(pictures, norms, novelty, f"{_title(source)}: {len(norms)} steps", path)
+    return StepMaps(np.repeat(pictures_of(frames, videos), len(tokens) // len(frames), axis=0), norms, novelty)
+
+
+def plot_image(model, processor, source, path: str | os.PathLike) -> None:
+    """Draws what the steps of one image add."""
+    steps = image_steps(model, processor, source)
+    title = f"{_title(source)}: {len(steps.norms)} steps per tile"
+    plot_steps(steps.pictures, steps.norms, steps.novelty, title, path)
+
+
+def plot_video(model, processor, source, path: str | os.PathLike, **options) -> None:
+    """Draws what the steps of one video add; `options` are sampling options."""
+    steps = video_steps(model, processor, source, **options)
+    plot_steps(steps.pictures, steps.norms, steps.novelty, f"{_title(source)}: {len(steps.norms)} steps", path)

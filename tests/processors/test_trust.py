@@ -198,12 +198,12 @@ def test_bounds_hold_where_nothing_is_asked_for(processor, clip):
     processor.media_policy = policy
     text = {"type": "text", "text": "Why?"}
     inputs = encode(processor, {"type": "video", "video": str(clip)}, text)
-    assert inputs["num_frames_per_video"].tolist() == [2]
+    assert inputs["video_grid_thw"][:, 0].tolist() == [2]
     frames = [np.zeros((8, 8, 3), np.uint8)] * 5
     with pytest.raises(ValueError, match="5 is more than the max_frames=2 of the media policy"):
         encode(processor, {"type": "video", "video": frames}, text)
     chosen = encode(processor, {"type": "video", "video": frames, "max_frames": 2}, text)
-    assert chosen["num_frames_per_video"].tolist() == [2]
+    assert chosen["video_grid_thw"][:, 0].tolist() == [2]
     assert processor._get_num_multimodal_tokens([(200, 300)], [(9, 8, 8)])["num_image_patches"] == [3]
     assert processor._get_num_multimodal_tokens([(200, 300)], [(9, 8, 8)])["num_video_tokens"] == [2]
     with pytest.warns(UserWarning, match="max_visual_tokens=8 reduces"):

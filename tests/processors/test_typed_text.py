@@ -137,5 +137,5 @@ def test_nested_rows_keep_their_media(processor):
     assert len(processor(text=[one + one, none], images=[[a, b], []], **kwargs)["pixel_values"]) > 1
     assert len(processor(text=[one + one, none], images=[[a, b], None], **kwargs)["pixel_values"]) > 1
     assert len(processor(text=[one, one], images=[a, b], **kwargs)["pixel_values"]) > 1  # flat: by number
-    assert processor(text=[video, video], videos=[clip, clip], **kwargs)["num_frames_per_video"].tolist() == [3, 3]
-    assert processor(text=[video, none], videos=[[clip], []], **kwargs)["num_frames_per_video"].tolist() == [3]
+    assert processor(text=[video, video], videos=[clip, clip], **kwargs)["video_grid_thw"][:, 0].tolist() == [3, 3]
+    assert processor(text=[video, none], videos=[[clip], []], **kwargs)["video_grid_thw"][:, 0].tolist() == [3]

@@ -1,0 +1,234 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""The chat: pictures and clips by drop or as examples, streamed answers, stop, undo, and what a turn costs."""
+
+import mimetypes
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..tools.costs import MediumCost, media_costs
+from .heat import costs_html, progress_html, step_html, step_pictures, times_html
+from .samples import FOLDER, Example, examples
+from .sessions import Session, Sessions
+from .turns import Phase, Piece, run_turn
+
+
+MODEL_QUEUE = "answers"  # one answer at a time, first come first served
+MAX_NEW_TOKENS = 256
+MAX_FRAMES = 64
+MAX_MEDIA = 8
+VIDEO_SUFFIXES = {".mkv", ".mov", ".avi", ".webm", ".mp4", ".m4v"}  # not all are in the system's list of types
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def is_video(path: str) -> bool:
+    """Whether a file is shown to the model as a video: by its name."""
+    kind = mimetypes.guess_type(path)[0] or ""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES or kind.startswith("video/")
+
+
+class ChatTab:
+    """The components of the tab and what happens when they are used."""
+
+    def __init__(self, sessions: Sessions):
+        self.sessions = sessions
+        self.model, self.processor = sessions.model, sessions.processor
+        gr.set_static_paths([FOLDER])  # shown from there: gradio would copy them into the folder of uploads
+        with gr.Row():
+            with gr.Column(scale=3, min_width=320):
+                self._chat_column()
+            with gr.Column(scale=2, min_width=320):
+                self._costs_column()
+        self._wire()
+
+    def _chat_column(self) -> None:
+        self.chatbot = gr.Chatbot(
+            label="Conversation", height=420, elem_id="conversation", buttons=["copy"], feedback_options=None
+        )
+        self.status = gr.HTML('<div role="status">ready</div>', elem_id="status")
+        self.box = gr.MultimodalTextbox(
+            label="Your question; drop pictures and clips here",
+            show_label=True,
+            placeholder="Ask about a picture or a clip",
+            file_types=["image", "video", *sorted(VIDEO_SUFFIXES)],
+            file_count="multiple",
+            sources=["upload"],
+            elem_id="question",
+        )
+        with gr.Row():
+            self.stop = gr.Button("Stop", size="sm", elem_id="stop")
+            self.undo = gr.Button("Undo the last turn", size="sm", elem_id="undo")
+            self.clear = gr.Button("Start anew", size="sm", elem_id="clear")
+        gr.Markdown("**Examples**, drawn for this page and not part of pvc-tiny's training:")
+        with gr.Row():
+            self.examples = [
+                (
+                    gr.Button(
+                        f"{'Clip' if is_video(str(example.path)) else 'Picture'}: {example.question}",
+                        size="sm",
+                        min_width=150,
+                        icon=None if is_video(str(example.path)) else str(example.path),
+                    ),
+                    example,
+                )
+                for example in examples()
+            ]
+        with gr.Accordion("Options", open=False):
+            tiles = self.processor.image_processor.max_image_tiles
+            frames = self.processor.video_processor.num_frames or MAX_FRAMES
+            self.frames = gr.Slider(1, MAX_FRAMES, min(frames, MAX_FRAMES), step=1, label="Most frames of a clip")
+            self.tiles = gr.Slider(1, max(12, tiles), tiles, step=1, label="Most tiles of a picture")
+            self.budget = gr.Number(0, precision=0, minimum=0, label="Most visual tokens of a turn (0: no limit)")
+            self.length = gr.Slider(1, MAX_NEW_TOKENS, 64, step=1, label="Most tokens of an answer")
+
+    def _costs_column(self) -> None:
+        gr.Markdown("### What it costs")
+        self.costs = gr.HTML("<p>Ask about a picture or a clip.</p>", elem_id="costs")
+        self.times = gr.HTML("", elem_id="times")
+        gr.Markdown("### What each step adds")
+        self.medium = gr.Dropdown([], label="Picture or clip of the last turn", interactive=True, elem_id="medium")
+        self.step = gr.Slider(0, 1, 0, step=1, label="Step", interactive=False, elem_id="step")
+        self.heat = gr.HTML(step_html([], None, 0), elem_id="heat")
+
+    def _wire(self) -> None:
+        options = [self.frames, self.tiles, self.budget, self.length]
+        shown = [self.chatbot, self.status, self.box, self.costs, self.times, self.medium, self.step, self.heat]
+        queued: dict[str, Any] = {**PRIVATE, "concurrency_id": MODEL_QUEUE, "concurrency_limit": 1}
+        queued.update(show_progress="minimal", show_progress_on=self.status)
+        self.box.submit(self.ask, [self.box, *options], shown, **queued)
+        for button, example in self.examples:
+            button.click(self.ask_example(example), options, shown, **queued)
+        self.stop.click(self.stop_answer, None, None, queue=False, **PRIVATE)
+        self.undo.click(self.undo_turn, None, [self.chatbot, self.status], queue=False, **PRIVATE)
+        for clear in (self.clear.click, self.chatbot.clear):
+            clear(self.start_anew, None, [self.chatbot, self.status], queue=False, **PRIVATE)
+        self.step.change(self.show_step, [self.medium, self.step], self.heat, queue=False, **PRIVATE)
+        self.medium.input(self.choose_medium, self.medium, [self.step, self.heat], queue=False, **PRIVATE)
+
+    def ask_example(self, example: Example) -> Any:
+        """What a click on an example does."""
+
+        def ask(frames: int, tiles: int, budget: int, length: int, request: gr.Request) -> Iterator[dict]:
+            box = {"text": example.question, "files": [str(example.path)]}
+            yield from self._turn(self.sessions[request.session_hash], box, frames, tiles, budget, length)
+
+        return ask
+
+    def ask(self, box: dict, frames: int, tiles: int, budget: int, length: int, request: gr.Request) -> Iterator[dict]:
+        """A turn: yields what changes on the page."""
+        session = self.sessions[request.session_hash]
+        session.files |= {Path(file) for file in box["files"]}
+        yield from self._turn(session, box, frames, tiles, budget, length)
+
+    def _turn(self, session: Session, box: dict, frames: int, tiles: int, budget: int, length: int) -> Iterator[dict]:
+        question, files = (box["text"] or "").strip(), list(box["files"])
+        if not question:
+            raise gr.Error("Write a question to go with the picture or clip.")
+        if len(files) > MAX_MEDIA:
+            raise gr.Error(f"{len(files)} files in one turn; at most {MAX_MEDIA} are taken.")
+        images = [file for file in files if not is_video(file)]
+        videos = [file for file in files if is_video(file)]
+        options = {"num_frames": frames} if videos else {}
+        options |= {"max_image_tiles": tiles} if images else {}
+        options |= {"max_visual_tokens": budget} if budget and files else {}
+        session.stop.clear()
+        session.running = True
+        before = list(session.shown)
+        asked = [{"role": "user", "content": {"path": file, "alt_text": Path(file).name}} for file in images + videos]
+        session.shown = [*before, *asked, {"role": "user", "content": question}]
+        yield {self.chatbot: session.shown, self.box: None, self.status: progress_html("decoding")}
+        try:
+            costs = self._costs(images, videos, options)
+            yield {self.costs: costs_html([Path(file).name for file in images + videos], costs)}
+            yield from self._answer(session, before, question, images, videos, options, length)
+            yield self._steps(session, images + videos, costs)
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            session.shown = before
+            yield {self.chatbot: session.shown, self.status: '<div role="status">failed</div>'}
+            raise gr.Error(str(error), duration=None) from error
+        finally:
+            session.running = False
+
+    def _costs(self, images: list[str], videos: list[str], options: dict) -> list[MediumCost]:
+        if not images and not videos:
+            return []
+        grid_size = self.model.config.vision_config.grid_size
+        return media_costs(self.processor, grid_size, images, videos, **options)
+
+    def _answer(
+        self, session: Session, before: list, question: str, images: list, videos: list, options: dict, length: int
+    ) -> Iterator[dict]:
+        chat, answer, asked = session.chats[-1].fork(), "", session.shown
+        generate = {"max_new_tokens": length, "do_sample": False}
+        for event in run_turn(chat, session.stop, question, images, videos, options, **generate):
+            if isinstance(event, Phase):
+                yield {self.status: progress_html(event.name)}
+            elif isinstance(event, Piece):
+                answer += event.text
+                yield {self.chatbot: [*asked, {"role": "assistant", "content": answer}]}
+            else:
+                yield {self.times: times_html(event)}
+        if session.shown is not asked:  # started anew meanwhile
+            return
+        if session.stop.is_set():
+            session.shown = before
+            text = f"{answer} … (stopped; the model forgets this turn)"
+            yield {
+                self.chatbot: [*asked, {"role": "assistant", "content": text}],
+                self.status: '<div role="status">stopped</div>',
+            }
+            return
+        session.chats.append(chat)
+        session.shown_at = [*session.shown_at, len(before)][-(len(session.chats) - 1) :]
+        session.shown = [*asked, {"role": "assistant", "content": answer}]
+        yield {self.chatbot: session.shown, self.status: '<div role="status">answered</div>'}
+
+    def _steps(self, session: Session, files: list[str], costs: list[MediumCost]) -> dict:
+        if not costs or session.stop.is_set():
+            return {self.status: gr.skip()}
+        session.steps = [
+            step_pictures(self.model, self.processor, f"{number}. {Path(file).name}", cost)
+            for number, (file, cost) in enumerate(zip(files, costs, strict=True), start=1)
+        ]
+        titles = [item.title for item in session.steps]
+        slider, heat = self._first_step(session, titles[0])
+        return {self.medium: gr.Dropdown(titles, value=titles[0]), self.step: slider, self.heat: heat}
+
+    def _first_step(self, session: Session, medium: str) -> tuple[gr.Slider, str]:
+        """The slider and picture of a medium, at the step that adds most to the first."""
+        chosen = next(item for item in session.steps if item.title == medium)
+        last = len(chosen.pictures) - 1
+        slider = gr.Slider(0, max(1, last), chosen.newest, interactive=last > 0)
+        return slider, step_html(session.steps, medium, chosen.newest)
+
+    def stop_answer(self, request: gr.Request) -> None:
+        self.sessions[request.session_hash].stop.set()
+
+    def undo_turn(self, request: gr.Request) -> tuple[list, str]:
+        """Takes the last turn back, from the page and from what the model remembers."""
+        session = self.sessions[request.session_hash]
+        if session.running:
+            raise gr.Error("Stop the answer first; a stopped turn is forgotten.")
+        if len(session.chats) == 1:
+            raise gr.Error("There is no turn to take back." if not session.shown else "Older turns are not kept.")
+        session.chats.pop()
+        session.shown = session.shown[: session.shown_at.pop()]
+        return session.shown, '<div role="status">the last turn was taken back</div>'
+
+    def start_anew(self, request: gr.Request) -> tuple[list, str]:
+        session = self.sessions[request.session_hash]
+        session.stop.set()
+        first = session.chats[-1].fork()
+        first.reset()
+        session.chats.clear()
+        session.chats.append(first)
+        session.shown, session.shown_at, session.steps = [], [], []
+        return session.shown, '<div role="status">ready</div>'
+
+    def show_step(self, medium: str | None, step: float, request: gr.Request) -> str:
+        return step_html(self.sessions[request.session_hash].steps, medium, int(step))
+
+    def choose_medium(self, medium: str, request: gr.Request) -> tuple[gr.Slider, str]:
+        return self._first_step(self.sessions[request.session_hash], medium)

@@ -1,0 +1,80 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""What a visitor has: a conversation with its past, a stream, files. None of it is shared; it ends with the tab."""
+
+import collections
+import shutil
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..inference.chat import PVCChat
+from .stream_run import StreamRun
+
+
+UNDO_TURNS = 8  # each keeps a cache of the text model's
+MAX_SESSIONS = 64
+
+
+@dataclass
+class Session:
+    """One visitor.
+
+    Attributes:
+        chats: the conversation after each of the last turns, the newest last.
+        shown: what the page shows of it, as gradio's messages; `shown_at` are its lengths before each undoable turn.
+        stop: set to end the answer that is being made.
+        running: whether one is.
+        steps: title and pictures of the steps of each medium of the last turn, see `heat.StepPictures`.
+        stream: the stream, once one has begun.
+        files: uploads of this visitor.
+    """
+
+    chats: collections.deque[PVCChat]
+    shown: list[dict[str, Any]] = field(default_factory=list)
+    shown_at: list[int] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+    running: bool = False
+    steps: list[Any] = field(default_factory=list)
+    stream: StreamRun | None = None
+    files: set[Path] = field(default_factory=set)
+
+
+class Sessions:
+    """The visitors that are here, by gradio's name of their session."""
+
+    def __init__(self, model: Any, processor: Any):
+        self.model = model
+        self.processor = processor
+        self._sessions: collections.OrderedDict[str, Session] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: str) -> Session:
+        """The visitor of that name, new if there was none; of too many the one seen longest ago is forgotten."""
+        with self._lock:
+            if name not in self._sessions:
+                chats = collections.deque([PVCChat(self.model, self.processor)], maxlen=UNDO_TURNS + 1)
+                self._sessions[name] = Session(chats)
+            self._sessions.move_to_end(name)
+            oldest = next(iter(self._sessions)) if len(self._sessions) > MAX_SESSIONS else None
+            session = self._sessions[name]
+        if oldest is not None:
+            self.end(oldest)
+        return session
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def end(self, name: str) -> None:
+        """Stops what runs for a visitor and deletes the files that no other visitor has."""
+        with self._lock:
+            session = self._sessions.pop(name, None)
+            if session is None:
+                return
+            others = [other.files for other in self._sessions.values()]
+            files = session.files.difference(*others)
+        session.stop.set()
+        if session.stream is not None:
+            session.stream.stop.set()
+        for file in files:
+            shutil.rmtree(file.parent, ignore_errors=True)  # gradio gives each upload a folder, named by its content

@@ -1,0 +1,258 @@
+"""The page in a browser: Debian's chromium, driven by Playwright, with every other host blocked.
+
+PVC_SCREENSHOTS=1 writes what README shows to docs/images.
+"""
+
+import base64
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+pytest.importorskip("gradio")
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium"),
+    pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="needs signals"),
+]
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "modeling_pvc" / "demo" / "examples"
+IMAGES = ROOT / "docs" / "images"
+PATIENCE = 60_000  # ms, for a busy machine
+WIDE, NARROW = {"width": 1280, "height": 1100}, {"width": 390, "height": 844}
+DROP = """
+([target, name, type, base64]) => {
+    const bytes = Uint8Array.from(atob(base64), c => c.charCodeAt(0));
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([bytes], name, {type}));
+    for (const kind of ["dragenter", "dragover", "drop"])
+        target.dispatchEvent(new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true}));
+}"""
+
+
+class Server:
+    """`pvc demo` in a process of its own, with its own folder for temporary files."""
+
+    def __init__(self, folder: Path):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder, self.address = folder, f"http://127.0.0.1:{self.port}/"
+        command = "import sys; from modeling_pvc.tools.cli import main; sys.exit(main(sys.argv[1:]))"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", command, "demo", "--port", str(self.port), "--device", "cpu"],
+            cwd=ROOT,
+            env={**os.environ, "TMPDIR": str(folder), "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True"},
+        )
+
+    def files(self) -> list[str]:
+        return sorted(path.name for path in self.folder.rglob("*") if path.is_file())
+
+    def wait(self) -> None:
+        for _ in range(600):
+            assert self.process.poll() is None, "the server ended"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.2)
+        raise TimeoutError
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("demo"))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.process.terminate()
+        server.process.wait(60)
+    assert server.files() == []
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, server):
+    """Opens the page as a new visitor; what it asks of other hosts, and its errors, fail the test."""
+    complaints = []
+
+    @contextmanager
+    def open_page(size=WIDE):
+        context = browser.new_context(viewport=size, permissions=["camera"])
+        context.set_default_timeout(PATIENCE)
+
+        def guard(route):
+            if route.request.url.startswith((server.address, "data:", "blob:")):
+                route.continue_()
+            else:
+                complaints.append(route.request.url)
+                route.abort()
+
+        context.route("**/*", guard)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.goto(server.address)
+        page.get_by_role("button", name="Read the number.").wait_for()
+        yield page
+        context.close()
+
+    yield open_page
+    assert complaints == []
+
+
+def see(page, place: str, text: str) -> None:
+    playwright.expect(page.locator(place)).to_contain_text(text, timeout=PATIENCE)
+
+
+def drop(page, selector: str, file: Path, kind: str) -> None:
+    page.locator(selector).first.evaluate_handle("element => element")
+    target = page.locator(selector).first.element_handle()
+    page.evaluate(DROP, [target, file.name, kind, base64.b64encode(file.read_bytes()).decode()])
+
+
+def ask(page, question: str) -> None:
+    box = page.locator("#question textarea")
+    box.fill(question)
+    box.press("Enter")
+
+
+def screenshot(page, name: str) -> None:
+    if os.environ.get("PVC_SCREENSHOTS"):
+        page.evaluate("window.scrollTo(0, 0)")
+        page.wait_for_timeout(1000)
+        page.screenshot(path=IMAGES / name)
+
+
+def test_examples_are_answered_rightly_and_show_their_costs(visit):
+    with visit() as page:
+        page.get_by_role("button", name="Read the number.").click()
+        see(page, "#conversation", "279")
+        see(page, "#status", "answered")
+        page.get_by_role("button", name="Which shape comes last?").click()
+        see(page, "#conversation", "blue square")
+        see(page, "#costs", "36 visual tokens; InternVL takes 144")
+        see(page, "#costs", "0.00, 0.50, 1.00")
+        see(page, "#times", "for each of")
+        see(page, "#heat", "step 3, 1.50 s")  # where the first shape comes
+        slider = page.locator("#step input[type=range]")
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        see(page, "#heat", "step 4, 2.00 s")
+        assert "step 4" in page.locator("#heat img").get_attribute("alt")
+        page.keyboard.press("ArrowLeft")
+        see(page, "#heat", "step 3, 1.50 s")
+        screenshot(page, "demo-chat.png")
+        page.set_viewport_size(NARROW)
+        assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+
+
+def test_what_is_dropped_is_answered_taken_back_and_gone_afterwards(visit, server, tmp_path):
+    picture, clip = tmp_path / "dropped.png", tmp_path / "dropped.mp4"
+    shutil.copy(EXAMPLES / "scene.png", picture)
+    shutil.copy(EXAMPLES / "order.mp4", clip)
+    with visit(NARROW) as page:
+        for file, kind, question, answer in (
+            (picture, "image/png", "Count the shapes.", "3"),
+            (clip, "video/mp4", "Which shape comes first?", "purple triangle"),
+        ):
+            drop(page, "#question textarea", file, kind)
+            page.locator("#question .thumbnail-item, #question .thumbnail-wrapper").first.wait_for()
+            ask(page, question)
+            see(page, "#conversation", question)
+            see(page, "#status", "answered")
+            see(page, "#conversation", answer)
+            see(page, "#costs", file.name)
+        ask(page, "Which shape comes last?")  # of the turn before
+        see(page, "#conversation", "blue square")
+        see(page, "#status", "answered")
+        page.get_by_role("button", name="Undo the last turn").click()
+        see(page, "#status", "taken back")
+        playwright.expect(page.locator("#conversation")).not_to_contain_text("blue square")
+        assert "dropped.png" in server.files()
+        page.get_by_role("button", name="Start anew").click()
+        playwright.expect(page.locator("#conversation")).not_to_contain_text("purple triangle")
+    for _ in range(100):
+        if not {"dropped.png", "dropped.mp4"} & set(server.files()):
+            return
+        time.sleep(0.2)
+    raise AssertionError(server.files())
+
+
+def test_a_clip_streams_and_is_asked_about_meanwhile(visit):
+    with visit() as page:
+        page.get_by_role("tab", name="Stream").click()
+        page.get_by_role("button", name="Play the example").click()
+        see(page, "#stream-state", "frame 5 at 2.00 s")
+        page.get_by_label("Ask about the frames so far").fill("Which shape comes first?")
+        page.get_by_role("button", name="Ask", exact=True).click()
+        see(page, "#stream-answers", "purple triangle")
+        see(page, "#stream-state", "frame 9 at 4.00 s")
+        see(page, "#stream-state", "The model sees 9 of 9 frames")
+        playwright.expect(page.locator(".pvc-frames li")).to_have_count(9)
+        playwright.expect(page.locator("#curve canvas, #curve svg.marks").first).to_be_visible()
+        screenshot(page, "demo-stream.png")
+
+
+def test_a_webcam_streams(visit):
+    with visit() as page:
+        page.get_by_role("tab", name="Stream").click()
+        page.get_by_text("Click to Access Webcam").click()
+        page.locator("#webcam").get_by_role("button", name="capture photo").click()
+        see(page, "#stream-state", "The model sees 3 of 3 frames")
+        page.get_by_role("button", name="Stop the stream").click()
+
+
+def test_two_visitors_share_nothing(visit):
+    with visit() as first, visit() as second:
+        first.get_by_role("button", name="Read the number.").click()
+        second.get_by_role("button", name="Which moves faster").click()
+        see(first, "#conversation", "279")
+        see(second, "#conversation", "green star")
+        see(first, "#costs", "number.png")
+        see(second, "#costs", "motion.mp4")
+        first.get_by_role("button", name="Undo the last turn").click()
+        see(first, "#status", "taken back")
+        see(second, "#conversation", "green star")
+        playwright.expect(second.locator("#conversation")).not_to_contain_text("279")
+
+
+def test_everything_has_a_name_and_no_answer_leaves_the_machine(visit, server):
+    nameless = """() => [...document.querySelectorAll('button, input, textarea, select, img')].filter(
+        e => e.offsetParent && !(e.ariaLabel || e.labels?.length || e.innerText?.trim() || e.title || e.placeholder
+            || e.alt || e.getAttribute('alt') === '' || e.getAttribute('aria-labelledby')
+            || e.querySelector('img[alt]'))
+    ).map(e => e.outerHTML.slice(0, 200))"""
+    with visit() as page:
+        page.get_by_role("button", name="Count the shapes.").click()
+        see(page, "#status", "answered")
+        assert page.evaluate(nameless) == []
+        assert page.get_by_role("button", name="share").count() == 0
+        page.get_by_role("tab", name="Stream").click()
+        assert page.evaluate(nameless) == []
+    with open("/proc/net/tcp") as table:
+        listening = [line.split()[1] for line in table if line.split()[3] == "0A"]
+    ours = [address for address in listening if address.endswith(f":{server.port:04X}")]
+    assert ours == [f"0100007F:{server.port:04X}"]  # 127.0.0.1 alone, whatever gradio's environment variables say
