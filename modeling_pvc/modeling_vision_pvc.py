@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -32,7 +31,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .card_pvc import complete_model_card
+from .card_pvc import PublishedModel
 from .compat_pvc import CACHE_NAME
 from .configuration_pvc import PVCConfig, PVCVisionConfig
 from .temporal_cache_pvc import PVCTemporalCache
@@ -382,7 +381,7 @@ class PVCVisionEmbeddings(nn.Module):
 
 
 @auto_docstring
-class PVCPreTrainedModel(PreTrainedModel):
+class PVCPreTrainedModel(PublishedModel, PreTrainedModel):
     config: PVCConfig
     base_model_prefix = "model"
     input_modalities = ("image", "video", "text")
@@ -417,13 +416,6 @@ class PVCPreTrainedModel(PreTrainedModel):
                     "output_loading_info=True, which returns (model, info) instead of raising."
                 )
         return model
-
-    def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
-        # the last thing `push_to_hub` does, when transformers' bare model card lies in the folder
-        card = Path(working_dir) / "README.md"
-        if card.exists():
-            complete_model_card(card, self, repo_id)
-        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
