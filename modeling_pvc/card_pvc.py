@@ -1,9 +1,13 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""The model card that `push_to_hub` writes where there is none yet."""
+"""What a folder of a model holds beside weights: the code of its class, and the model card that `push_to_hub` writes."""
 
 from pathlib import Path
 
+import torch
 from huggingface_hub import ModelCard
+from transformers.utils import logging
+
+from .compat_pvc import whole_folder
 
 
 GENERATED = "automatically generated"  # in transformers' own card; a card that somebody wrote is left as it is
@@ -53,6 +57,53 @@ features = encoder(pixel_values_videos=video).last_hidden_state  # [8, 1 + patch
 """
 
 
+def registered_class(cls: type) -> type:
+    """The nearest class with an Auto class of its own, whose file is what travels: `cls`, or one that it derives from."""
+    return next(base for base in cls.__mro__ if vars(base).get("_auto_class") and base.__module__ != "__main__")
+
+
+class PublishedModel:
+    """For models: folders that load without this package, whatever has become of the class, and a model card."""
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """[`~PreTrainedModel.save_pretrained`], under the name and with the code of the class that is registered.
+
+        Files appear when all are complete (`whole_folder`); what several processes write, or is pushed at once, is left
+        to transformers.
+
+        transformers copies the file of the object's own class. Wrappers such as FSDP2 give a model a class made at run
+        time, whose file is torch's; a class of `__main__` has none. Their folders name the PVC class that they derive
+        from. A class of your own travels when it is in a module and `register_for_auto_class` was called on it.
+        """
+        own, registered = type(self), registered_class(type(self))
+        if own is registered:
+            return self._save_whole(save_directory, *args, **kwargs)
+        if own.__module__.partition(".")[0] != "torch":
+            logging.get_logger("transformers.pvc").warning(
+                f"{own.__name__} is saved as {registered.__name__}, from which it derives: it was not registered for "
+                "an Auto class, or is defined in __main__, whose code cannot be copied."
+            )
+        self.__class__ = registered
+        try:
+            return self._save_whole(save_directory, *args, **kwargs)
+        finally:
+            self.__class__ = own
+
+    def _save_whole(self, save_directory, *args, **kwargs):
+        shared = torch.distributed.is_initialized() or kwargs.get("distributed_checkpoint")
+        if args or shared or kwargs.get("push_to_hub"):
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        with whole_folder(save_directory) as unfinished:
+            return super().save_pretrained(unfinished, **kwargs)
+
+    def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
+        # the last thing `push_to_hub` does, when transformers' bare model card lies in the folder
+        card = Path(working_dir) / "README.md"
+        if card.exists():
+            complete_model_card(card, self, repo_id)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
+
 def complete_model_card(path: Path, model, repository: str) -> None:
     """Adds PVC's metadata to the card at `path`, and replaces transformers' generated text by one about the model."""
     card = ModelCard.load(path)
@@ -70,7 +121,7 @@ def _text(model, repository: str, alone: bool) -> str:
     values = {
         "name": repository.split("/")[-1],
         "what": "A video and image encoder" if alone else "A vision-language model for images and videos",
-        "class_name": type(model).__name__,
+        "class_name": registered_class(type(model)).__name__,
         "repository": repository,
     }
     if alone:

@@ -33,7 +33,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.generic import accepts_precomputed_kwargs, can_return_tuple
 
-from .card_pvc import complete_model_card  # noqa: F401  (for the loader: compat_pvc.complete_copies)
+from .card_pvc import PublishedModel  # noqa: F401  (for the loader: compat_pvc.complete_copies)
 from .compat_pvc import CACHE_NAME, check_chunked_prefill, takes_cache, takes_frame_counts
 from .configuration_pvc import FIRST_MERGE, PVCConfig
 from .modeling_vision_pvc import (

@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -30,8 +29,8 @@ from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .card_pvc import complete_model_card
-from .compat_pvc import CACHE_NAME, takes_frame_counts, whole_folder
+from .card_pvc import PublishedModel
+from .compat_pvc import CACHE_NAME, takes_frame_counts
 from .configuration_pvc import PVCConfig, PVCVisionConfig
 from .temporal_cache_pvc import PVCTemporalCache, check_video_grid
 
@@ -375,7 +374,7 @@ class PVCVisionEmbeddings(nn.Module):
 
 
 @auto_docstring
-class PVCPreTrainedModel(PreTrainedModel):
+class PVCPreTrainedModel(PublishedModel, PreTrainedModel):
     config: PVCConfig
     base_model_prefix = "model"
     input_modalities = ("image", "video", "text")
@@ -410,24 +409,6 @@ class PVCPreTrainedModel(PreTrainedModel):
                     "output_loading_info=True, which returns (model, info) instead of raising."
                 )
         return model
-
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """[`~PreTrainedModel.save_pretrained`] whose files appear when all are complete (`whole_folder`).
-
-        What several processes write, or is pushed at once, is left to transformers.
-        """
-        shared = torch.distributed.is_initialized() or kwargs.get("distributed_checkpoint")
-        if args or shared or kwargs.get("push_to_hub"):
-            return super().save_pretrained(save_directory, *args, **kwargs)
-        with whole_folder(save_directory) as unfinished:
-            return super().save_pretrained(unfinished, **kwargs)
-
-    def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
-        # the last thing `push_to_hub` does, when transformers' bare model card lies in the folder
-        card = Path(working_dir) / "README.md"
-        if card.exists():
-            complete_model_card(card, self, repo_id)
-        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
