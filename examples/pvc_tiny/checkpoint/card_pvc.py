@@ -68,8 +68,8 @@ class PublishedModel:
     def save_pretrained(self, save_directory, *args, **kwargs):
         """[`~PreTrainedModel.save_pretrained`], under the name and with the code of the class that is registered.
 
-        Files appear when all are complete (`whole_folder`); what several processes write, or is pushed at once, is left
-        to transformers.
+        Files appear when all are complete (`whole_folder`); what several processes write, or is pushed at once, is
+        left to transformers.
 
         transformers copies the file of the object's own class. Wrappers such as FSDP2 give a model a class made at run
         time, whose file is torch's; a class of `__main__` has none. Their folders name the PVC class that they derive
