@@ -1,5 +1,6 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""The `pvc` command: `pvc chat` answers questions about images and videos, `pvc inspect` says what they cost."""
+"""The `pvc` command: `pvc chat` answers questions about images and videos, `pvc inspect` says what they cost, and
+`pvc data` what training data costs."""
 
 import argparse
 import os
@@ -13,6 +14,7 @@ from transformers.utils import logging
 
 from ..configuration_pvc import FIRST_MERGE
 from ..inference.chat import PVCChat
+from .data_report import data_report
 from .plots import plot_image, plot_video
 
 
@@ -62,6 +64,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_model_options(inspect)
     inspect.set_defaults(run=run_inspect)
+
+    data = commands.add_parser(
+        "data", help="print rows, media and tokens per row of training data, and what is refused"
+    )
+    data.add_argument("files", nargs="+", help=".json, .jsonl and .parquet files of rows (docs/training.md)")
+    data.add_argument("--model", required=True, help="checkpoint folder or Hub id")
+    data.add_argument("--media-root", metavar="FOLDER", help="where relative paths start (default: the file's)")
+    data.set_defaults(run=run_data)
 
     _conversion_commands()(commands)
     return parser
@@ -191,6 +201,12 @@ def run_inspect(options: argparse.Namespace) -> None:
         print(f"{'sum':{width}}  {'':>12}  {totals[0]:>6}  {totals[1]:>10}  {totals[2]:>15}")
     if options.plot:
         _draw(options, processor)
+
+
+def run_data(options: argparse.Namespace) -> None:
+    """`pvc data`: what a data set costs before a run."""
+    processor = AutoProcessor.from_pretrained(_check_model(options.model))
+    print(data_report(processor, options.files, options.media_root))
 
 
 def _draw(options: argparse.Namespace, processor: ProcessorMixin) -> None:
