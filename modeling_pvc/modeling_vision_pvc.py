@@ -155,19 +155,25 @@ class PVCTemporalAttention(PVCVisionAttention):
         implementation = "eager" if self.config._attn_implementation == "eager" else "sdpa"
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         states = self.project(hidden_states)
-        outputs, weights, start = [], [], 0
+        attended, weights, start = [], [], 0
         for group in groups:
             stop = start + group.num_clips * group.num_steps
             query, key, value = (_positions_first(state[start:stop], group) for state in states)
             if remember is not None:
                 key, value = remember(key, value)
             output, weight = self.attend(attention_interface, query, key, value, group.mask, **kwargs)
-            # projected before it is transposed: one matrix product, where a view would make a batch of them
-            outputs.append(_steps_first(self.o_proj(output), group))
+            attended.append(output.flatten(0, 1))  # [K * P * T, D]
             weights.append(weight)
             start = stop
-        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        # once for all groups, since sharded weights are gathered at each call (ZeRO-3), and before it is transposed:
+        # one matrix product, where a view would make a batch of them
+        projected = self.o_proj(_joined(attended)).split([len(rows) for rows in attended])
+        output = _joined([_steps_first(rows, group) for rows, group in zip(projected, groups)])
         return output, None if weights[0] is None else tuple(weights)
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _positions_first(states: torch.Tensor, group: PVCClipGroup) -> torch.Tensor:
@@ -177,8 +183,8 @@ def _positions_first(states: torch.Tensor, group: PVCClipGroup) -> torch.Tensor:
 
 
 def _steps_first(states: torch.Tensor, group: PVCClipGroup) -> torch.Tensor:
-    """[K * P, T, D] -> [K * T, P, D]"""
-    return states.unflatten(0, (group.num_clips, -1)).transpose(1, 2).flatten(0, 1)
+    """[K * P * T, D] -> [K * T, P, D]"""
+    return states.unflatten(0, (group.num_clips, -1, group.num_steps)).transpose(1, 2).flatten(0, 1)
 
 
 class PVCStepEmbedding(nn.Module):
@@ -515,7 +521,7 @@ class PVCVisionModel(PVCPreTrainedModel):
         frames_per_chunk (`int`, *optional*):
             Frames worth of activations to hold at a time, beyond the tokens of a layer and its result. Changes memory,
             not results. Defaults to `config.frames_per_chunk`; without effect where gradients or attention weights
-            are recorded.
+            are recorded, and under ZeRO-3.
         """
         frames, num_tiles, video_shape = self._gather_frames(pixel_values, pixel_values_videos, video_grid_thw)
         past = self._past_steps(temporal_cache, num_tiles, video_shape, video_grid_thw)
@@ -557,7 +563,7 @@ class PVCVisionModel(PVCPreTrainedModel):
             raise ValueError("PVC's encoder needs at least one frame: pass `pixel_values` or `pixel_values_videos`.")
         if len({part.dtype for part in parts}) > 1:  # joining would take raw values for normalised ones
             parts = [normalize_raw_frames(part) if part.dtype == torch.uint8 else part for part in parts]
-        return parts[0] if len(parts) == 1 else torch.cat(parts), num_tiles, video_shape
+        return _joined(parts), num_tiles, video_shape
 
     def _past_steps(self, temporal_cache, num_tiles, video_shape, video_grid_thw) -> tuple[int, int]:
         """Steps already encoded, and how many of them are kept; (0, 0) without a cache."""
@@ -581,7 +587,8 @@ class PVCVisionModel(PVCPreTrainedModel):
     def _chunk_size(self, frames_per_chunk: int | None, kwargs: dict) -> int | None:
         names = ("output_attentions", "output_temporal_attentions")
         records = any(kwargs.get(name, getattr(self.config, name, False)) for name in names)
-        whole = torch.is_grad_enabled() or records or torch.compiler.is_exporting()
+        gathers = hasattr(self.embeddings.cls_token, "ds_id")  # ZeRO-3: at each call, of which ranks make equally many
+        whole = torch.is_grad_enabled() or records or gathers or torch.compiler.is_exporting()
         return None if whole else frames_per_chunk or self.config.frames_per_chunk
 
     def clip_layout(
@@ -650,7 +657,7 @@ class PVCVisionModel(PVCPreTrainedModel):
             for part, times in zip(hidden_states.split(counts), repeats)
             if part.shape[0]
         ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return _joined(parts)
 
 
 __all__ = ["PVCPreTrainedModel", "PVCVisionModel"]

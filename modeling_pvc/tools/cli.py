@@ -1,5 +1,6 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""The `pvc` command: `chat` and `serve` answer questions about images and videos, `inspect` says what they cost."""
+"""The `pvc` command: `chat` and `serve` answer questions about images and videos, `inspect` says what they cost, `data`
+what training data costs, `demo` opens a page for all of it."""
 
 import argparse
 import os
@@ -13,6 +14,7 @@ from transformers.utils import logging
 
 from ..inference.chat import PVCChat
 from .costs import media_costs
+from .data_report import data_report
 from .plots import plot_image, plot_video
 
 
@@ -49,7 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pvc", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_chat, _add_inspect, _add_serve, _add_demo, _add_data, _conversion_commands()):
+        add(commands)
+    return parser
 
+
+def _add_chat(commands) -> None:
     chat = commands.add_parser("chat", help="ask about images and videos; without a question, an interactive chat")
     _add_media_options(chat)
     chat.add_argument("question", nargs="?", help="the question; leave it out to chat")
@@ -57,6 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model_options(chat)
     chat.set_defaults(run=run_chat)
 
+
+def _add_inspect(commands) -> None:
     inspect = commands.add_parser("inspect", help="print what images and videos cost in tiles, steps and tokens")
     _add_media_options(inspect)
     inspect.add_argument(
@@ -65,6 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model_options(inspect)
     inspect.set_defaults(run=run_inspect)
 
+
+def _add_serve(commands) -> None:
     server = commands.add_parser("serve", help="an OpenAI-compatible endpoint for one model")
     server.add_argument("model", help="checkpoint folder or Hub id; requests name it as their model")
     server.add_argument("--host", default="localhost", help="address to listen on (default: localhost)")
@@ -79,14 +90,24 @@ def build_parser() -> argparse.ArgumentParser:
     server.add_argument("--allow-private-addresses", action="store_true", help="URLs may lead into the own network")
     _add_model_options(server)
     server.set_defaults(run=run_serve)
+
+
+def _add_demo(commands) -> None:
     demo = commands.add_parser("demo", help="open a page to try a model: chat, what it costs, streams")
     demo.add_argument("--model", help="checkpoint folder or Hub id (default: pvc-tiny, in a clone of the repository)")
     demo.add_argument("--port", type=int, default=7860, help="port on this machine (default: 7860)")
     _add_model_options(demo)
     demo.set_defaults(run=run_demo)
 
-    _conversion_commands()(commands)
-    return parser
+
+def _add_data(commands) -> None:
+    data = commands.add_parser(
+        "data", help="print rows, media and tokens per row of training data, and what is refused"
+    )
+    data.add_argument("files", nargs="+", help=".json, .jsonl and .parquet files of rows (docs/training.md)")
+    data.add_argument("--model", required=True, help="checkpoint folder or Hub id")
+    data.add_argument("--media-root", metavar="FOLDER", help="where relative paths start (default: the file's)")
+    data.set_defaults(run=run_data)
 
 
 def _conversion_commands():
@@ -230,6 +251,12 @@ def run_inspect(options: argparse.Namespace) -> None:
         print(f"{'sum':{width}}  {'':>12}  {totals[0]:>6}  {totals[1]:>10}  {totals[2]:>15}")
     if options.plot:
         _draw(options, processor)
+
+
+def run_data(options: argparse.Namespace) -> None:
+    """`pvc data`: what a data set costs before a run."""
+    processor = AutoProcessor.from_pretrained(_check_model(options.model))
+    print(data_report(processor, options.files, options.media_root))
 
 
 def _draw(options: argparse.Namespace, processor: ProcessorMixin) -> None:

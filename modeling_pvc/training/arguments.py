@@ -4,6 +4,8 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -26,6 +28,8 @@ def pvc_training_args(config_class: type[Config], **options: Any) -> Config:
     and those of this package have their own. So it is with loss masks (`assistant_only_loss`, `completion_only_loss`):
     `PVCDataCollator` has `train_on`.
 
+    On a machine without an accelerator `use_cpu=True` is the default, without which TRL's configurations raise there.
+
     Raises `ValueError` for options under which media would be lost.
 
     >>> args = pvc_training_args(SFTConfig, output_dir="out", learning_rate=1e-4)
@@ -40,6 +44,8 @@ def pvc_training_args(config_class: type[Config], **options: Any) -> Config:
         raise ValueError("skip_prepare_dataset=False tokenizes the data set without its media: leave it out.")
     if options.get("precompute_ref_log_probs"):
         raise ValueError("precompute_ref_log_probs=True is for text: leave it out.")
+    if not torch.accelerator.is_available():
+        options.setdefault("use_cpu", True)
     options = {**_NEEDED, **options, "dataset_kwargs": dataset_kwargs}
     return config_class(**{name: value for name, value in options.items() if name in known or name not in _NEEDED})
 

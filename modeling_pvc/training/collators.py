@@ -42,11 +42,12 @@ class PVCDataCollator:
         names = _row_names(examples)
         chats = [_conversation(row, name) for row, name in zip(examples, names)]
         conversations = [messages for messages, _ in chats]
+        if self.train_on == "all" and any("train" in m for messages in conversations for m in messages):
+            raise ValueError("train_on='all' trains on answers that their row leaves out (loss, train, weight).")
         batch = _encode(self.processor, conversations, return_assistant_tokens_mask=self.train_on == "assistant")
         trained = batch["attention_mask"].bool()
         if self.train_on == "assistant":
-            num_answers = torch.tensor([count for _, count in chats])
-            trained = _last_runs(batch.pop("assistant_masks").bool(), num_answers, names)
+            trained = _runs(batch.pop("assistant_masks").bool(), [flags for _, flags in chats], names)
         trained &= ~torch.isin(batch["input_ids"], torch.tensor(_visual_ids(self.processor)))
         batch["labels"] = batch["input_ids"].masked_fill(~trained, -100)
         _cut(batch, ("input_ids", "attention_mask", "labels"), self, names)
@@ -124,14 +125,16 @@ def _take(row: Mapping[str, Any], column: str, name: str) -> Any:
     return row[column]
 
 
-def _conversation(row: Mapping[str, Any], name: str) -> tuple[list[dict], int]:
-    """A row's whole conversation, and how many answers at its end are trained on."""
+def _conversation(row: Mapping[str, Any], name: str) -> tuple[list[dict], list[bool]]:
+    """A row's whole conversation, and whether each of its answers is trained on."""
     chat = read_conversations(row, name)
     if "messages" in chat:
         prompt, answers = [], chat["messages"]
     else:
         prompt, answers = (_take(chat, column, name) for column in ("prompt", "completion"))
-    return prompt + answers, sum(message["role"] == "assistant" for message in answers)
+    flags = [False for message in prompt if message["role"] == "assistant"]
+    flags += [message.get("train", True) for message in answers if message["role"] == "assistant"]
+    return prompt + answers, flags
 
 
 def _encode(processor: ProcessorMixin, conversations: list[list[dict]], **kwargs) -> dict[str, torch.Tensor]:
@@ -153,17 +156,18 @@ def _visual_ids(processor: ProcessorMixin) -> list[int]:
     return [processor.image_token_id, processor.video_token_id, *ids]
 
 
-def _last_runs(mask: torch.Tensor, counts: torch.Tensor, names: list[str]) -> torch.Tensor:
-    """bool[B, L] -> the same with the last `counts` int[B] runs of True of each row only."""
+def _runs(mask: torch.Tensor, flags: list[list[bool]], names: list[str]) -> torch.Tensor:
+    """bool[B, L], a run of True for each answer -> the same with the runs only whose flags are True."""
     starts = mask & ~torch.nn.functional.pad(mask, (1, -1))
     runs = starts.cumsum(1)  # 1 in a row's first run, 2 in its second
-    for name, found, expected in zip(names, runs[:, -1].tolist(), counts.tolist()):
-        if found < expected:
+    for name, found, expected in zip(names, runs[:, -1].tolist(), flags):
+        if found != len(expected):
             raise ValueError(
-                f"{name} has {expected} answers to train on, but the chat template marks {found}. Put the assistant's "
-                "content and its end token between {% generation %} and {% endgeneration %} in the template."
+                f"{name} has {len(expected)} answers to train on, but the chat template marks {found}. Put the "
+                "assistant's content and its end token between {% generation %} and {% endgeneration %} in it."
             )
-    return mask & (runs > (runs[:, -1] - counts)[:, None])
+    wanted = pad_sequence([torch.tensor([False, *row]) for row in flags], batch_first=True)
+    return mask & wanted.gather(1, runs)
 
 
 def _encode_answers(processor: ProcessorMixin, examples: list, names: list[str], columns: tuple[str, ...]):
@@ -172,6 +176,9 @@ def _encode_answers(processor: ProcessorMixin, examples: list, names: list[str],
     Returns the media of the prompts, the prompts' token ids as lists, and per column those of the answers.
     """
     chats = [read_conversations(row, name) for row, name in zip(examples, names)]
+    for name, chat in zip(names, chats):
+        if any("train" in message for column in columns for message in chat.get(column) or []):
+            raise ValueError(f"{name} leaves its only answer out of the loss (loss, train, weight).")
     prompts = [_take(chat, "prompt", name) for chat, name in zip(chats, names)]
     batch = _encode(processor, prompts, add_generation_prompt=True)
     ids, mask = batch.pop("input_ids"), batch.pop("attention_mask").bool()

@@ -4,7 +4,8 @@
 import random
 from typing import TYPE_CHECKING
 
-from .rows import CONVERSATION_COLUMNS, media_blocks
+from .row_keys import CONVERSATION_COLUMNS
+from .rows import media_blocks
 
 
 if TYPE_CHECKING:

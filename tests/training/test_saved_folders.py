@@ -96,7 +96,7 @@ def test_folders_load_without_the_package(tmp_path):
 
 
 def test_a_registered_class_of_ones_own_travels(tmp_path, monkeypatch):
-    source = "from modeling_pvc import PVCForConditionalGeneration\n\n\nclass Mine(PVCForConditionalGeneration):\n    pass\n"
+    source = "import modeling_pvc\n\n\nclass Mine(modeling_pvc.PVCForConditionalGeneration):\n    pass\n"
     (tmp_path / "my_model.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     import my_model

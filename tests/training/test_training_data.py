@@ -117,7 +117,7 @@ def bad_rows(picture, clip):
         ({"completion": [ANSWER]}, r"no `prompt`"),
         ({"messages": [ASK]}, r"no token to train on"),
         ({"messages": []}, r"`messages` is no conversation"),
-        ({"prompt": "What?", "completion": "yes"}, r"`prompt` is no conversation.*'role': 'user'"),
+        ({"messages": "What?"}, r"`messages` is no conversation.*'role': 'user'"),
         ({"input_ids": [1]}, r"no conversation, only \['id', 'input_ids'\].*pvc_training_args"),
         ({"messages": [{"role": "user", "content": None}]}, r"message 0 has the role 'user' and the content None"),
         ({"conversations": [{"from": "bing", "value": "x"}]}, r"role 'bing'.*human"),
@@ -226,7 +226,7 @@ def test_files_of_conversations(processor, folder, monkeypatch, suffix):
     file = write(folder / f"train{suffix}", rows)
     monkeypatch.chdir(folder.parent)
     dataset = load_media_dataset(file.relative_to(folder.parent))
-    assert sorted(dataset.column_names) == ["id", "images", "messages", "system"]
+    assert sorted(dataset.column_names) == ["id", "images", "messages"]
     assert dataset[0]["images"] == [{"bytes": None, "path": str(folder / "media/a.png")}]
     assert dataset[1]["messages"] == [
         say("system", {"type": "text", "text": "Be short."}),

@@ -1,5 +1,5 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""What a folder of a model holds beside weights: the code of its class, and the model card that `push_to_hub` writes."""
+"""What a model's folder holds beside weights: the code of its class, and the card that `push_to_hub` writes."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ features = encoder(pixel_values_videos=video).last_hidden_state  # [8, 1 + patch
 
 
 def registered_class(cls: type) -> type:
-    """The nearest class with an Auto class of its own, whose file is what travels: `cls`, or one that it derives from."""
+    """The nearest class with an Auto class of its own, whose file travels: `cls`, or one that it derives from."""
     return next(base for base in cls.__mro__ if vars(base).get("_auto_class") and base.__module__ != "__main__")
 
 

@@ -180,7 +180,8 @@ class PVCConfig(PreTrainedConfig):
     model_type = "pvc"
     _auto_class = "AutoConfig"
     sub_configs = {"text_config": AutoConfig, "vision_config": PVCVisionConfig}
-    keys_to_ignore_at_inference = [CACHE_NAME]
+    # visual tokens are no predictions: their number differs from batch to batch, so that Trainer could not join them
+    keys_to_ignore_at_inference = [CACHE_NAME, "image_hidden_states", "video_hidden_states"]
     # Also a class attribute: TRL reads `config.auto_map` to find the class to load, whatever made the config.
     auto_map = AUTO_MAP
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
@@ -309,13 +310,25 @@ class PVCModel(PVCPreTrainedModel):
             "(pass truncation=False or max_length=None), or made by another processor?"
         )
 
-    def _joins_sharded_encoder(self, cache: Cache | None) -> bool:
-        """Whether a batch without media must run the encoder all the same.
+    def _is_shared(self, cache: Cache | None) -> bool:
+        """Whether ranks must agree on running encoder and compressor, whatever their batches hold.
 
-        When its weights are sharded (FSDP2, ZeRO-3), running it is a collective operation, which other ranks are in.
+        Running sharded weights (FSDP2, ZeRO-3) is a collective operation, and so is reducing gradients (DDP, ZeRO-2).
         """
-        sharded = any(hasattr(p, "device_mesh") or hasattr(p, "ds_id") for p in self.vision_tower.parameters())
-        return sharded and (cache is None or cache.get_seq_length() == 0)
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return False
+        parameters = [*self.vision_tower.parameters(), *self.compressor.parameters()]
+        if any(hasattr(p, "device_mesh") or hasattr(p, "ds_id") for p in parameters):
+            return cache is None or cache.get_seq_length() == 0
+        return self.training and torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+
+    def _must_join(self, encodes: bool, cache: Cache | None, device: torch.device) -> bool:
+        """Whether this rank does not run the encoder but another does; no rank runs it for nothing."""
+        if not self._is_shared(cache):
+            return False
+        encoding = torch.tensor(float(encodes), device=device)  # not the weights' device, which may be offloaded
+        dist.all_reduce(encoding)
+        return not encodes and bool(encoding > 0)
 
     def _empty_encode(self) -> torch.Tensor:
         """A zero that depends on every parameter of encoder and compressor, from one blank frame."""
@@ -355,6 +368,8 @@ class PVCModel(PVCPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of `input_ids` and `inputs_embeds`.")
+        encodes = pixel_values is not None or pixel_values_videos is not None
+        joins = self._must_join(encodes, cache, (input_ids if inputs_embeds is None else inputs_embeds).device)
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
@@ -372,7 +387,7 @@ class PVCModel(PVCPreTrainedModel):
             elif input_ids is not None and may_read_values(input_ids):
                 _refuse_blind_prompt(input_ids == token_id, cache, self.config.tokens_per_step, modality)
 
-        if images is None and videos is None and self._joins_sharded_encoder(cache):
+        if joins:
             inputs_embeds = inputs_embeds + self._empty_encode()
 
         outputs = self.language_model(
