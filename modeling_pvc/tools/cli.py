@@ -1,6 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""The `pvc` command: `chat` and `serve` answer questions about images and videos, `inspect` says what they cost, `data`
-what training data costs, `demo` opens a page for all of it."""
+"""The `pvc` command: `chat` and `serve` answer questions about images and videos, `inspect` says what they cost,
+`data` what training data costs, `demo` opens a page for all of it.
+"""
 
 import argparse
 import os
