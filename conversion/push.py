@@ -10,6 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from .card import REPOSITORY
 from .folder_check import problems
+from .source import check_link
 
 
 def push(folder: str | Path, repository: str, *, private: bool = False, revision: str | None = None) -> str:
@@ -22,7 +23,8 @@ def push(folder: str | Path, repository: str, *, private: bool = False, revision
         revision: branch to upload to, created if it does not exist. `main` by default.
 
     Raises:
-        ValueError: a folder that others could not load, with every reason, or a name that is none.
+        ValueError: a folder that others could not load, with every reason, or with a link to a file outside it, or a
+            name that is none.
         ConnectionError: the upload failed. The same call completes it: files that arrived are not sent again.
     """
     folder = Path(folder).expanduser()
@@ -36,6 +38,8 @@ def push(folder: str | Path, repository: str, *, private: bool = False, revision
 
 def upload(folder: Path, repository: str, *, private: bool = False, revision: str | None = None) -> str:
     """Uploads without the checks; see `push`."""
+    for path in folder.iterdir():
+        check_link(folder, path)
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)

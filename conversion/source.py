@@ -151,12 +151,17 @@ def _confined(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
         raise FileNotFoundError(f"{INDEX_FILE} names {name}, which is not in {folder}.")
+    check_link(folder, path)
+    return path
+
+
+def check_link(folder: Path, path: Path) -> None:
+    """Raises `ValueError` for a file of a folder that is a link to one outside."""
     # A download cache keeps links in snapshots/REVISION to files in blobs; other links must stay inside.
     resolved = folder.resolve()
     root = resolved.parent.parent if resolved.parent.name == "snapshots" else resolved
     if not Path(os.path.realpath(path)).is_relative_to(root):
         raise ValueError(f"{path} is a link to {os.path.realpath(path)}, outside the checkpoint's folder.")
-    return path
 
 
 def _headers(path: Path) -> dict[str, TensorInfo]:

@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "api.md"
 
 GROUPS = {
     "Configuration and model": ["configuration_pvc", "modeling_pvc", "modeling_vision_pvc", "temporal_cache_pvc"],
-    "Processors": ["processing_pvc", "image_processing_pvc", "video_processing_pvc"],
+    "Processors": ["processing_pvc", "image_processing_pvc", "video_processing_pvc", "media_pvc"],
     "Inference": ["inference.chat", "inference.stream"],
     "Training": [
         "training.datasets", "training.collators", "training.arguments", "training.lora", "training.frame_draw"

@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import AutoModelForMultimodalLM
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from .image_processing_pvc import PVCImageProcessor
+from .media_pvc import MediaPolicy
 from .modeling_pvc import (
     PVCCompressor,
     PVCForConditionalGeneration,
@@ -121,6 +122,7 @@ sys.meta_path.append(_FormerModules)
 
 __all__ = [
     "PRESETS",
+    "MediaPolicy",
     "PVCChat",
     "PVCCompressor",
     "PVCConfig",

@@ -5,6 +5,7 @@
 videos under lower limits.
 """
 
+import functools
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
@@ -119,6 +120,7 @@ def _image_item(processor: Any, image: ImageSource, limit: int, options: dict) -
     def within(tiles: int) -> int:  # `max_image_tiles`, which does not count the thumbnail
         return max(least, tiles - 1 if thumbnail else tiles, 1)
 
+    @functools.cache
     def taken(max_image_tiles: int) -> int:
         return tiling.get_number_of_image_patches(height, width, {**options, "max_image_tiles": max_image_tiles})
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of any format -> upright 8-bit RGB -> the size and the numbers that the vision tower takes."""
+"""Pictures of any format and decoded frames -> upright 8-bit RGB -> size and numbers that the vision tower takes."""
 
 import contextlib
 import functools
@@ -15,8 +15,8 @@ import torch
 from PIL import Image, ImageCms, UnidentifiedImageError
 from transformers.image_utils import ChannelDimension, PILImageResampling
 
-from .media_pvc import is_source, open_source
-from .video_reader_pvc import import_av
+from .media_pvc import DEFAULT_POLICY, MediaPolicy, is_source, open_source
+from .video_reader_pvc import import_av, pyav_version
 
 
 ORIENTATION_TAG = 0x0112
@@ -34,19 +34,30 @@ PHOTOMETRIC_TAG = 262  # of TIFF
 WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+# What Pillow decodes by itself. EPS runs Ghostscript, WMF asks Windows; BUFR, GRIB, HDF5 and MPEG are only recognised.
+# HEIF is there with pillow-heif.
+PICTURE_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "MPO", "PPM", "TGA", "ICO", "ICNS"),
+    *("BLP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "IM", "IMT", "MCIDAS", "MSP", "PCD", "PCX"),
+    *("PIXAR", "PSD", "QOI", "SGI", "SPIDER", "SUN", "XBM", "XPM", "XVTHUMB"),
+)
 
 
-def load_image(source: Any) -> Image.Image | np.ndarray:
+class PictureTooLargeError(ValueError, Image.DecompressionBombError):
+    """A picture of more pixels than Pillow's guard, or the policy, allows."""
+
+
+def load_image(source: Any, policy: MediaPolicy = DEFAULT_POLICY) -> Image.Image | np.ndarray:
     """A picture as an upright RGB PIL image. Arrays and tensors, of one picture or several, become uint8 arrays.
 
-    Raises `FileNotFoundError`, `ValueError` naming the file for anything unreadable, and Pillow's
-    `DecompressionBombError` for pictures of more than twice `PIL.Image.MAX_IMAGE_PIXELS`.
+    Raises `FileNotFoundError`, and `ValueError` naming the file for anything unreadable or against the policy; for
+    too many pixels (the policy's, or twice `PIL.Image.MAX_IMAGE_PIXELS`) it is also a `DecompressionBombError`.
     """
     if isinstance(source, Image.Image):
         return to_rgb(source)
     if is_source(source):
-        opened, name = open_source(source)
-        with naming(f"Cannot read the image {name}", opened), open_picture(opened) as image:
+        opened, name = open_source(source, policy)
+        with naming(f"Cannot read the image {name}", opened), open_picture(opened, policy) as image:
             image.load()
             return to_rgb(image)
     if hasattr(source, "ndim"):
@@ -59,9 +70,20 @@ def load_image(source: Any) -> Image.Image | np.ndarray:
     )
 
 
-def open_picture(opened: Path | bytes) -> Image.Image:
+def picture_formats() -> list[str]:
+    """Those of `PICTURE_FORMATS` that Pillow has here."""
+    Image.init()
+    return [name for name in PICTURE_FORMATS if name in Image.OPEN]
+
+
+def open_picture(opened: Path | bytes, policy: MediaPolicy = DEFAULT_POLICY) -> Image.Image:
     """A Pillow image of a file, or of its bytes; of what Pillow gets wrong without a word, one made of its data."""
-    image = Image.open(io.BytesIO(opened) if isinstance(opened, bytes) else opened)
+    image = Image.open(io.BytesIO(opened) if isinstance(opened, bytes) else opened, formats=picture_formats())
+    try:
+        policy.check_pixels(*image.size)
+    except ValueError as error:
+        image.close()
+        raise PictureTooLargeError(error) from None
     mend = MENDED.get(image.format or "")
     return mend(image, opened if isinstance(opened, bytes) else opened.read_bytes()) if mend else image
 
@@ -75,7 +97,7 @@ def _mend_xpm(image: Image.Image, data: bytes) -> Image.Image:
         return match[1] + b"".join(b"%02x" % round(level) for level in levels)
 
     data, count = XPM_COLOURS.subn(to_eight, data)
-    return Image.open(io.BytesIO(data)) if count else image
+    return Image.open(io.BytesIO(data), formats=["XPM"]) if count else image
 
 
 # three digits, nine or twelve
@@ -89,7 +111,7 @@ def _mend_jpeg2000(image: Image.Image, data: bytes) -> Image.Image:
         return image
     if image.mode == "CMYK":
         raise ValueError("CMYK with more than 8 bits is not read; convert it to RGB")
-    with import_av().open(io.BytesIO(data)) as container:
+    with import_av().open(io.BytesIO(data), options={"format_whitelist": JPEG2000_CONTAINERS}) as container:
         frame = next(container.decode(video=0))
     pixels = to_eight_bits(frame.to_ndarray(format="rgba64le"), 1 / 257)
     mended = Image.fromarray(pixels if "A" in image.mode else pixels[..., :3].copy())
@@ -98,17 +120,18 @@ def _mend_jpeg2000(image: Image.Image, data: bytes) -> Image.Image:
 
 
 JPEG2000_SIZE = b"\xff\x4f\xff\x51"  # the begin of the data and of the picture's size; 42 bytes on, its bits less one
+JPEG2000_CONTAINERS = "j2k_pipe,mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's
 JPEG2000_COLOURS = ("LA", "RGB", "RGBA", "YCbCr", "CMYK")
 MENDED = {"XPM": _mend_xpm, "JPEG2000": _mend_jpeg2000}
 
 
 @contextlib.contextmanager
 def naming(beginning: str, opened: Path | bytes) -> Iterator[None]:
-    """Makes whatever Pillow's decoders raise a `ValueError` of that beginning; bombs stay what they are."""
+    """Makes whatever Pillow's decoders raise a `ValueError` of that beginning."""
     try:
         yield
     except Image.DecompressionBombError as error:
-        raise Image.DecompressionBombError(f"{beginning}: {error}") from error
+        raise PictureTooLargeError(f"{beginning}: {error}") from error
     except Exception as error:  # each decoder has kinds of its own
         remedy = ""
         if isinstance(error, UnidentifiedImageError) and first_bytes(opened)[8:12] in HEIF_BRANDS:
@@ -201,6 +224,62 @@ def _is_srgb(profile: bytes) -> bool:
 
 
 ROUNDING_LEVELS = 2
+
+
+# FFmpeg's flags for the conversion to RGB. Its own default, which PyAV's is not, gives 8-bit pixels as ffmpeg's
+# command and every other decoder does. Deeper pixels lose 1 to 2 levels by it, since it drops bits on the way: theirs
+# is the accurate conversion (bicubic, accurate rounding, chroma interpolated in full).
+SCALER = 0x4
+DEEP_SCALER = 0x4 | 0x40000 | 0x2000
+
+
+def to_rgb_array(frame) -> np.ndarray:
+    """A decoded frame, turned and mirrored as its display matrix says -> uint8[height, width, 3]"""
+    source = _progressive(frame) if frame.interlaced_frame else frame
+    # PyAV 17 starts a thread per processor for every frame, which costs more than a frame's conversion
+    threads = {"threads": 1} if pyav_version() >= 17 else {}
+    depth = max(component.bits for component in frame.format.components)
+    pixels = source.to_ndarray(format="rgb24", interpolation=DEEP_SCALER if depth > 8 else SCALER, **threads)
+    return np.ascontiguousarray(_upright(pixels, *orientation(frame)))
+
+
+def orientation(frame) -> tuple[int, int, int, int]:
+    """(a, b, c, d) of -1, 0 and 1: a pixel's place is x' = a x + c y, y' = b x + d y (ISO/IEC 14496-12, 6.2.2).
+
+    (1, 0, 0, 1), as it is, for rotations that are more than a degree from a multiple of 90.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    straight = abs(b) <= ONE_DEGREE * abs(a) and abs(c) <= ONE_DEGREE * abs(d)
+    crossed = abs(a) <= ONE_DEGREE * abs(b) and abs(d) <= ONE_DEGREE * abs(c)
+    if straight and a and d:
+        return int(np.sign(a)), 0, 0, int(np.sign(d))
+    if crossed and b and c:
+        return 0, int(np.sign(b)), int(np.sign(c)), 0
+    return 1, 0, 0, 1
+
+
+ONE_DEGREE = 0.0175  # its tangent
+
+
+def _upright(pixels: np.ndarray, a: int, b: int, c: int, d: int) -> np.ndarray:
+    return pixels[::d, ::a] if a else pixels.swapaxes(0, 1)[::b, ::c]
+
+
+def _progressive(frame):
+    """A copy without the mark of interlacing, which would make FFmpeg 8 interpolate colours within each field; no
+    other decoder does.
+    """
+    copy = type(frame)(frame.width, frame.height, frame.format.name)
+    for target, plane in zip(copy.planes, frame.planes, strict=True):
+        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+        into = np.frombuffer(target, np.uint8).reshape(target.height, target.line_size)
+        width = min(plane.line_size, target.line_size)
+        into[:, :width] = rows[:, :width]
+    copy.colorspace, copy.color_range = frame.colorspace, frame.color_range
+    return copy
 
 
 def to_array(pixels: Any) -> np.ndarray:

@@ -24,7 +24,7 @@ from transformers.utils import TensorType, auto_docstring
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
-from .media_pvc import VideoSource, flatten_videos
+from .media_pvc import DEFAULT_POLICY, HasMediaPolicy, MediaPolicy, VideoSource, flatten_videos
 from .pictures_pvc import (
     FrameWriter,
     check_convert_rgb,
@@ -96,7 +96,7 @@ class Clip:
 
     `metadata` are the source's; `source_indices` say which of the source's frames these are, where frames were handed
     over with their source's metadata. `rate` is the frames' own, per second; `scale` takes pixels of arrays to a range
-    of 0 to 255.
+    of 0 to 255; `policy` is that of frames which are files.
     """
 
     frames: Any
@@ -108,6 +108,7 @@ class Clip:
     source_indices: list[int] | None = None
     scale: float = 1.0
     data_format: str | None = None
+    policy: MediaPolicy = DEFAULT_POLICY
 
     def read(self, transform: Callable[[np.ndarray], np.ndarray], show_progress: bool) -> list[np.ndarray]:
         """`transform` of each frame's uint8[H, W, 3]."""
@@ -144,7 +145,7 @@ class Clip:
     def _pixels(self, index: int) -> np.ndarray:
         frame = self.frames[index]
         if isinstance(self.frames, list) and not hasattr(frame, "ndim"):
-            return to_uint8_pixels(load_image(frame))
+            return to_uint8_pixels(load_image(frame, self.policy))
         return to_uint8_pixels(to_eight_bits(to_array(frame), self.scale), self.data_format)
 
 
@@ -174,7 +175,7 @@ class PVCVideoProcessorKwargs(VideosKwargs, total=False):
 
 
 @auto_docstring
-class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
+class PVCVideoProcessor(HasMediaPolicy, VideoProcessorMixin, PilBackend):
     _auto_class = "AutoVideoProcessor"
     valid_kwargs = PVCVideoProcessorKwargs
     resample = PILImageResampling.BICUBIC
@@ -237,13 +238,14 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
         for name in ("max_frames", "start", "end", "video_backend"):
             options[name] = getattr(self, name) if kwargs.get(name) is None else kwargs[name]
         options.update(self._sampling_rate(kwargs))
+        options["max_frames"] = self._max_frames(options["max_frames"], kwargs)
         backend = options.pop("video_backend")
         sampled = self.do_sample_frames if do_sample_frames is None else do_sample_frames
         given = [None] * len(videos)
         if video_metadata is not None:
             given = make_batched_metadata(videos, video_metadata=video_metadata)
         return [
-            self._select(video, _open(video, metadata, backend), sampled, options)
+            self._select(video, _open(video, metadata, backend, self.media_policy), sampled, options)
             for video, metadata in zip(videos, given, strict=True)
         ]
 
@@ -253,11 +255,14 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
             own = {**own, **self._sampling_rate(own)}
         options = {**options, **own}
         try:
+            options["max_frames"] = self._max_frames(options["max_frames"], own)
             if own.keys() - {"max_frames"} or (sampled and not isinstance(video.source, list)):
                 frames = VideoMetadata(total_num_frames=len(clip.indices), fps=clip.rate)
                 clip.indices = self.sample_frames(frames, **clip.nominal_options(options)).tolist()
             else:
                 total = len(clip.indices)
+                if own.get("max_frames") is None and options["max_frames"] == self.media_policy.max_frames:
+                    self.media_policy.bounded("max_frames", None, total)  # what is taken whole is not cut unasked
                 limit = total if options["max_frames"] is None else options["max_frames"]
                 clip.indices = sample_frame_indices(total, None, limit)
         except ValueError as error:
@@ -267,6 +272,12 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
             taken = [clip.source_indices[i] for i in taken]
         clip.metadata.frames_indices = taken
         return clip
+
+    def _max_frames(self, default: int | None, asked: dict[str, Any]) -> int | None:
+        """`max_frames` under the policy's bound, which a call or a block may not ask to exceed."""
+        numbers = {name: asked.get(name) for name in ("num_frames", "max_frames")}
+        _check_numbers(**numbers)
+        return self.media_policy.bounded("max_frames", default, *numbers.values())
 
     def _sampling_rate(self, kwargs: dict) -> dict[str, float | int | None]:
         """`num_frames` and `fps`, one of which is None: those of the call, else the processor's."""
@@ -351,11 +362,13 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
         )
 
 
-def _open(video: VideoSource, given: VideoMetadata | None, backend: str) -> Clip:
+def _open(video: VideoSource, given: VideoMetadata | None, backend: str, policy: MediaPolicy) -> Clip:
     """A clip of all frames of a video."""
     if not video.is_file:
-        return _open_frames(video.source, given)
-    reader = video.reader = video.reader or open_video(video.source, backend)
+        clip = _open_frames(video.source, given)
+        clip.policy = policy
+        return clip
+    reader = video.reader = video.reader or open_video(video.source, backend, policy)
     metadata = VideoMetadata(
         total_num_frames=reader.num_frames,
         fps=reader.fps,

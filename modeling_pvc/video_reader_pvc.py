@@ -1,6 +1,6 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Frames of a video file by their index: what every reader of them is, what a file says of its frames before they are
-decoded, and decoded frames as upright RGB.
+"""Frames of a video file by their index: what every reader of them is, how a file is opened and within which bounds,
+and what it says of its frames before they are decoded.
 
 The packets are listed first, which gives the number of frames and their timestamps whatever the header says. What an
 index may be wrong about is read from the packets' own data: where decoding can begin, which packets are never shown,
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .media_pvc import DEFAULT_POLICY, check_time, policy_in_force, reading_under, seconds_left
 
 
 class DamagedVideoError(ValueError):
@@ -53,9 +55,11 @@ class VideoReader:
         fps (`float`): average frames per second, 0 if unknown.
         times (`list[float]`): seconds at which each frame is shown, None if unknown.
         height, width (`int`): size of the last frame read, as displayed; None before.
+        policy (`MediaPolicy`): what reading frames may cost.
     """
 
     backend: str
+    policy = DEFAULT_POLICY
     height: int | None = None
     width: int | None = None
 
@@ -108,7 +112,8 @@ class VideoReader:
         wanted = set(indices)
         reason = "the data ends or is damaged there"
         try:
-            self._decode(wanted, keep, num_threads)
+            with reading_under(self.policy):
+                self._decode(wanted, keep, num_threads)
         except DamagedVideoError as error:
             reason = str(error) or reason
         missing = wanted - set(found)
@@ -160,24 +165,70 @@ def pyav_version() -> int:
     return int(import_av().__version__.split(".")[0])
 
 
+# FFmpeg's names of containers that hold their own data, also of sound, to say that it is sound. Not those that open
+# other files or addresses (playlists, lists of files, numbered pictures, devices), draw text, or take any bytes.
+CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,live_flv,asf,asf_o,ogg,mxf,gxf,rm,wtv,nut,nsv,nuv,dv,ivf,swf,gif,apng,"
+    "yuv4mpegpipe,roq,smk,bink,flic,h261,h263,h264,hevc,vvc,m4v,mpegvideo,av1,obu,vc1,vc1test,dirac,dnxhd,mjpeg,"
+    "cavsvideo,avs2,avs3,evc,apv,mp3,flac,wav,aac,aiff"
+)
+
+
+class _File:
+    """A file, or bytes, that FFmpeg reads through Python: it opens nothing itself, and ends in time."""
+
+    def __init__(self, opened: Path | bytes):
+        is_bytes = isinstance(opened, bytes)
+        self._file = io.BytesIO(opened) if is_bytes else open(opened, "rb")  # noqa: SIM115 - closed with this object
+        self.name = "bytes" if is_bytes else opened.name  # its suffix helps FFmpeg to tell raw streams apart
+        self.seek, self.tell = self._file.seek, self._file.tell
+
+    def read(self, size: int) -> bytes:
+        check_time()
+        return self._file.read(size)
+
+    def __del__(self):
+        self._file.close()
+
+
+def _refuse(url: str, flags: int, options: dict) -> None:
+    raise ValueError(f"it refers to another file ({url[:100]}), which is not opened")
+
+
 def open_container(opened: Path | bytes):
     """(container, video stream) of a file or its bytes: the stream that ffmpeg's command takes, the largest.
 
-    Cover pictures are no video. Raises `ValueError` without a video.
+    Cover pictures are no video. Raises `ValueError` without a video, and for frames of too many pixels.
     """
     # PyAV 19 drops the option, and ignores titles that are not UTF-8 without being asked
     options = {"metadata_errors": "ignore"} if pyav_version() < 19 else {}
-    # a playlist must not make the reader open other files, let alone wait for a server
-    options["options"] = {"protocol_whitelist": "file"}
-    container = import_av().open(io.BytesIO(opened) if isinstance(opened, bytes) else str(opened), **options)
+    lists = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
+    try:
+        check_time()
+        container = import_av().open(_File(opened), options=lists, io_open=_refuse, timeout=seconds_left(), **options)
+    except import_av().error.ArgumentError as error:
+        raise ValueError(f"it is no container of video that holds its own data ({error.strerror})") from error
+    except import_av().error.FFmpegError:
+        check_time()
+        raise
+    try:
+        return container, _video_stream(container)
+    except ValueError:
+        container.close()
+        raise
+
+
+def _video_stream(container):
     known = [stream for stream in container.streams.video if stream.codec_context is not None]
     videos = [stream for stream in known if not stream.disposition.value & ATTACHED_PICTURE]
-    if videos:
-        return container, max(videos, key=_worth)
-    container.close()
-    if known:
-        raise ValueError("it has no video, only a cover picture")
-    raise ValueError("it has no video stream, or none that FFmpeg knows")
+    if not videos:
+        raise ValueError(
+            "it has no video, only a cover picture" if known else "it has no video stream, or none that FFmpeg knows"
+        )
+    stream = max(videos, key=_worth)
+    policy_in_force().check_pixels(stream.codec_context.width, stream.codec_context.height)
+    stream.codec_context.options = {"max_pixels": str(policy_in_force().max_pixels)}  # frames may grow
+    return stream
 
 
 def _worth(stream) -> int:
@@ -190,7 +241,10 @@ def packets_of(container, stream) -> Iterator:
 
     Empty ones before it stand for frames that are as the one before; a decoder would take them for the end.
     """
-    return (packet for packet in container.demux(stream) if packet.size or packet.dts is None)
+    for packet in container.demux(stream):
+        check_time()
+        if packet.size or packet.dts is None:
+            yield packet
 
 
 def decode_all(opened: Path | bytes, num_threads: int = 1) -> Iterator:
@@ -618,59 +672,3 @@ def _read_field(bits: _Bits, skipped: int, number_bits: int) -> tuple[str, str] 
         return None  # damaged
     number = bits.take(number_bits)
     return (number, bits.take(1)) if bits.take(1) == "1" else None
-
-
-# FFmpeg's flags for the conversion to RGB. Its own default, which PyAV's is not, gives 8-bit pixels as ffmpeg's
-# command and every other decoder does. Deeper pixels lose 1 to 2 levels by it, since it drops bits on the way: theirs
-# is the accurate conversion (bicubic, accurate rounding, chroma interpolated in full).
-SCALER = 0x4
-DEEP_SCALER = 0x4 | 0x40000 | 0x2000
-
-
-def to_rgb_array(frame) -> np.ndarray:
-    """A decoded frame, turned and mirrored as its display matrix says -> uint8[height, width, 3]"""
-    source = _progressive(frame) if frame.interlaced_frame else frame
-    # PyAV 17 starts a thread per processor for every frame, which costs more than a frame's conversion
-    threads = {"threads": 1} if pyav_version() >= 17 else {}
-    depth = max(component.bits for component in frame.format.components)
-    pixels = source.to_ndarray(format="rgb24", interpolation=DEEP_SCALER if depth > 8 else SCALER, **threads)
-    return np.ascontiguousarray(_upright(pixels, *orientation(frame)))
-
-
-def orientation(frame) -> tuple[int, int, int, int]:
-    """(a, b, c, d) of -1, 0 and 1: a pixel's place is x' = a x + c y, y' = b x + d y (ISO/IEC 14496-12, 6.2.2).
-
-    (1, 0, 0, 1), as it is, for rotations that are more than a degree from a multiple of 90.
-    """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return 1, 0, 0, 1
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
-    straight = abs(b) <= ONE_DEGREE * abs(a) and abs(c) <= ONE_DEGREE * abs(d)
-    crossed = abs(a) <= ONE_DEGREE * abs(b) and abs(d) <= ONE_DEGREE * abs(c)
-    if straight and a and d:
-        return int(np.sign(a)), 0, 0, int(np.sign(d))
-    if crossed and b and c:
-        return 0, int(np.sign(b)), int(np.sign(c)), 0
-    return 1, 0, 0, 1
-
-
-ONE_DEGREE = 0.0175  # its tangent
-
-
-def _upright(pixels: np.ndarray, a: int, b: int, c: int, d: int) -> np.ndarray:
-    return pixels[::d, ::a] if a else pixels.swapaxes(0, 1)[::b, ::c]
-
-
-def _progressive(frame):
-    """A copy without the mark of interlacing, which would make FFmpeg 8 interpolate colours within each field; no
-    other decoder does.
-    """
-    copy = type(frame)(frame.width, frame.height, frame.format.name)
-    for target, plane in zip(copy.planes, frame.planes, strict=True):
-        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-        into = np.frombuffer(target, np.uint8).reshape(target.height, target.line_size)
-        width = min(plane.line_size, target.line_size)
-        into[:, :width] = rows[:, :width]
-    copy.colorspace, copy.color_range = frame.colorspace, frame.color_range
-    return copy

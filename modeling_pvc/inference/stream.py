@@ -322,7 +322,8 @@ class PVCStream:
         check_options(options)
         if state.num_frames == 0:
             raise ValueError("The stream has no frame yet; append some before asking.")
-        new = self._tokenize([self._before_question + text + self._after_question for text in texts])
+        asked = [self.processor.plain_text(text)[0] for text in texts]
+        new = self._tokenize([self._before_question + text + self._after_question for text in asked])
         seen = state.ids.values.expand(len(rows), -1)
         ids = torch.cat([seen, new["input_ids"]], dim=1)
         check_length(self.model, options, ids.shape[1], "make the stream with a smaller max_context_tokens")

@@ -17,7 +17,7 @@ from .plots import plot_image, plot_video
 
 
 CHAT_HELP = (
-    "Commands: /image PATH and /video PATH attach to the next message, /reset forgets, /quit (or Ctrl-D) leaves."
+    "Commands: /image PATH and /video PATH attach to the next message, /reset forgets all, /quit (or Ctrl-D) leaves."
 )
 
 TINY = Path(__file__).parents[2] / "examples" / "pvc_tiny" / "checkpoint"
@@ -152,6 +152,7 @@ def run_chat(options: argparse.Namespace) -> None:
             return
         if command == "/reset":
             chat.reset()
+            images, videos = [], []
         elif command in ("/image", "/video"):
             (images if command == "/image" else videos).append(os.path.expanduser(argument.strip()))
         elif command.startswith("/"):
@@ -159,9 +160,10 @@ def run_chat(options: argparse.Namespace) -> None:
         elif line:
             try:
                 chat.ask(line, images, videos, **generate_kwargs)
+                images, videos = [], []
             except (ValueError, TypeError, OSError) as error:
-                print(f"pvc: error: {error}", file=sys.stderr)
-            images, videos = [], []
+                kept = "".join(f"\n{source} is still attached; /reset takes it off." for source in images + videos)
+                print(f"pvc: error: {error}{kept}", file=sys.stderr)
 
 
 def _read_line() -> str | None:

@@ -11,6 +11,7 @@ import torch
 
 from ..image_processing_pvc import choose_grid
 from ..inference.novelty import token_novelty
+from ..media_pvc import shown_url
 
 
 MAX_STEPS = 8
@@ -71,8 +72,15 @@ def plot_steps(
             figure.colorbar(drawn, ax=axes[row].tolist(), shrink=0.8)
     figure.suptitle(title)
     unfinished = Path(f"{path}.unfinished.png")
-    figure.savefig(unfinished, dpi=110)
-    os.replace(unfinished, path)
+    try:
+        figure.savefig(unfinished, dpi=110)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _title(source) -> str:
+    return shown_url(source) if isinstance(source, str) else str(source)[:100]
 
 
 @dataclass(frozen=True)
@@ -114,11 +122,11 @@ def video_steps(model, processor, source, **options) -> StepMaps:
 def plot_image(model, processor, source, path: str | os.PathLike) -> None:
     """Draws what the steps of one image add."""
     steps = image_steps(model, processor, source)
-    title = f"{source}: {len(steps.norms)} steps per tile"
+    title = f"{_title(source)}: {len(steps.norms)} steps per tile"
     plot_steps(steps.pictures, steps.norms, steps.novelty, title, path)
 
 
 def plot_video(model, processor, source, path: str | os.PathLike, **options) -> None:
     """Draws what the steps of one video add; `options` are sampling options."""
     steps = video_steps(model, processor, source, **options)
-    plot_steps(steps.pictures, steps.norms, steps.novelty, f"{source}: {len(steps.norms)} steps", path)
+    plot_steps(steps.pictures, steps.norms, steps.novelty, f"{_title(source)}: {len(steps.norms)} steps", path)

@@ -15,7 +15,7 @@ from internvl_reference import random_chat_source
 
 from conversion import convert
 from conversion.folder_check import problems
-from conversion.push import push, upload_files
+from conversion.push import push, upload, upload_files
 from modeling_pvc import PVCForConditionalGeneration, PVCVisionModel
 
 
@@ -276,6 +276,13 @@ def test_every_reason_is_given(copied):
         "config.json has no auto",
     ):
         assert part in found
+
+
+def test_links_that_lead_out_of_the_folder_are_refused(copied, tmp_path):
+    (tmp_path / "secret.txt").write_text("mine")
+    (copied / "notes.txt").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(ValueError, match=r"notes\.txt is a link to .*secret\.txt, outside"):
+        upload(copied, "org/name")
 
 
 def test_a_folder_that_does_not_load_is_refused(copied):

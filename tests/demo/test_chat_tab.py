@@ -90,3 +90,17 @@ def test_options_reach_the_processor(tab, clip):
 
 def test_videos_are_told_by_name():
     assert [is_video(name) for name in ("a.MKV", "a.mp4", "a.webm", "a.png", "a.gif")] == [True] * 3 + [False] * 2
+
+
+def test_visitors_files_alone_are_read(tab, picture, processor):
+    from modeling_pvc.demo.page import visitors_policy
+
+    before = processor.media_policy
+    processor.media_policy = visitors_policy(str(picture.parent))
+    try:
+        assert "1 tiles" in page_after(ask(tab, "What?", [str(picture)], tiles=1))[tab.costs]
+        for source in ("/etc/hostname", "http://127.0.0.1/a.png"):
+            with pytest.raises(gr.Error, match="may not be opened"):
+                page_after(ask(tab, "What?", [source]))
+    finally:
+        processor.media_policy = before

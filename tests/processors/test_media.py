@@ -12,7 +12,7 @@ from media import encoded, picture, read_barcode, write_clip
 from PIL import Image
 
 from modeling_pvc import media_pvc
-from modeling_pvc.media_pvc import flatten_videos, open_source
+from modeling_pvc.media_pvc import MediaPolicy, flatten_videos, open_source
 from modeling_pvc.pictures_pvc import load_image
 from modeling_pvc.video_backends_pvc import open_video
 
@@ -162,13 +162,11 @@ def test_downloads_are_bounded(server, monkeypatch):
     monkeypatch.setattr(media_pvc, "URL_SILENCE_SECONDS", 0.3)
     with pytest.raises(ValueError, match="timed out"):
         open_source(server + "/silent")
-    monkeypatch.setattr(media_pvc, "URL_TOTAL_SECONDS", 0.3)
     with pytest.raises(ValueError, match=r"longer than 0\.3 s"):
-        open_source(server + "/drip")
-    monkeypatch.setattr(media_pvc, "URL_MAX_BYTES", 100)
+        open_source(server + "/drip", MediaPolicy(max_download_seconds=0.3))
     for path in ("/whole", "/chunks"):
         with pytest.raises(ValueError, match="larger than 100 bytes"):
-            open_source(server + path)
+            open_source(server + path, MediaPolicy(max_bytes=100))
 
 
 def test_data_urls():

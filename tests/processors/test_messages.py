@@ -229,7 +229,10 @@ def test_sampling_errors(processor, clip, options, message):
     ("blocks", "message"),
     [
         ([{"type": "image"}, {"type": "text", "text": "?"}], "Found 1 <IMG_CONTEXT> tokens in the text but no images"),
-        ([{"type": "text", "text": "<VIDEO_CONTEXT>"}], "Found 1 <VIDEO_CONTEXT> tokens in the text but no videos"),
+        (
+            [{"type": "video"}, {"type": "text", "text": "<VIDEO_CONTEXT>"}],
+            "Found 1 <VIDEO_CONTEXT> tokens in the text",
+        ),
         ([{"type": "audio", "path": "a.wav"}], "PVC reads text, image and video blocks, not 'audio'"),
         ([{"type": "video", "video": []}], "without frames"),
         ([{"type": "video", "video": np.zeros((0, 4, 4, 3), np.uint8)}], "without frames"),

@@ -75,6 +75,7 @@ def test_interactive_chat(pvc, picture, capsys, monkeypatch):
         "/help",
         "/image /none.png",
         "lost",
+        "still lost",
         "/reset",
         "bye",
         "/quit",
@@ -82,7 +83,8 @@ def test_interactive_chat(pvc, picture, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join([*lines, "never read"])))
     assert pvc("chat", "--max-new-tokens", 2) == 0
     output = capsys.readouterr()
-    assert "No such image or video file: /none.png" in output.err
+    assert output.err.count("No such image or video file: /none.png") == 2  # a failed turn keeps what was attached
+    assert output.err.count("/none.png is still attached; /reset takes it off.") == 2
     assert output.err.count("/reset forgets") == 2  # at the start, and for the unknown command
     assert len(output.out.splitlines()) >= 3
 

@@ -1,15 +1,17 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """What differs between the versions of transformers that PVC runs on. The other files are written for the newest.
 
-Lines go as the floor rises: each says from which version on it is not needed. `complete_copies` stays as long as the
-loader of remote code leaves files behind that were cut short.
+Lines go as the floor rises: each says from which version on it is not needed. `complete_copies` and `whole_folder`
+stay as long as the loader of remote code, and saving, leave files behind that were cut short.
 """
 
+import contextlib
 import functools
 import inspect
 import os
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import transformers
@@ -65,6 +67,41 @@ def complete_copies(folder: Path) -> None:
             raise ImportError(f"{copy} is cut short. Delete {folder} and load again.") from error
 
 
+@contextlib.contextmanager
+def whole_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """A folder to save into, whose files get their places in `folder` once all are complete; none where one fails.
+
+    transformers writes each file under its final name. A new folder appears at once; in one that is there, files are
+    replaced one by one, weights before what names them, and shards of an earlier save are removed.
+    """
+    final = Path(os.path.abspath(folder))
+    if final.is_file():
+        raise ValueError(f"{final} is a file; pass a folder to save into.")
+    name = f".{final.name}.{os.getpid()}.unfinished"
+    unfinished = (final if final.is_dir() else final.parent) / name
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if unfinished.parent == final:
+            _replace_files(unfinished, final)
+        else:
+            os.rename(unfinished, final)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _replace_files(unfinished: Path, final: Path) -> None:
+    new = [path.relative_to(unfinished) for path in unfinished.rglob("*") if path.is_file()]
+    for name in sorted(new, key=lambda name: (name.suffix != ".safetensors", name)):
+        (final / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(unfinished / name, final / name)
+    saved = {SHARD.sub("", name.name) for name in new}
+    for path in final.glob("*.safetensors"):
+        if Path(path.name) not in new and SHARD.search(path.name) and SHARD.sub("", path.name) in saved:
+            path.unlink()
+
+
+SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.safetensors$)")
 complete_copies(Path(__file__).parent)
 check_transformers_version(transformers.__version__)
 INSTALLED = release_of(transformers.__version__)

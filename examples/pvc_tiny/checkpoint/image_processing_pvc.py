@@ -6,6 +6,7 @@ from .compat_pvc import check_transformers_version  # noqa: F401  (an old transf
 
 # isort: split
 import functools
+import numbers
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType, auto_docstring
 
-from .media_pvc import SOURCE_TYPES  # noqa: F401  (for the loader: compat_pvc.complete_copies)
+from .media_pvc import HasMediaPolicy
 from .pictures_pvc import (
     FrameWriter,
     check_convert_rgb,
@@ -38,20 +39,23 @@ from .pictures_pvc import (
 from .video_reader_pvc import VideoReader  # noqa: F401
 
 
-@functools.cache
+MOST_TILES = 256  # of one image: 18 times what the largest InternVL was trained with, and quickly searched
+
+
+@functools.lru_cache(maxsize=MOST_TILES)
 def tile_grids(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
-    """(columns, rows) of every grid of `min_tiles` to `max_tiles` tiles, smallest first.
+    """(columns, rows) of every grid of `min_tiles` to `max_tiles` tiles, smallest first; n log n of them.
 
     Grids of equal size keep the order in which a Python set of them iterates, as in InternVL's `dynamic_preprocess`:
-    that order decides ties.
+    that order decides ties. It depends on the order in which they are put in, which there is by the first number of
+    tiles that neither side exceeds.
     """
-    grids = {
+    pairs = (
         (columns, rows)
-        for tiles in range(min_tiles, max_tiles + 1)
-        for columns in range(1, tiles + 1)
-        for rows in range(1, tiles + 1)
-        if min_tiles <= columns * rows <= max_tiles
-    }
+        for columns in range(1, max_tiles + 1)
+        for rows in range(-(-min_tiles // columns), max_tiles // columns + 1)
+    )
+    grids = set(sorted(pairs, key=lambda grid: (max(*grid, min_tiles), grid)))  # noqa: C414 - the order counts
     return tuple(sorted(grids, key=lambda grid: grid[0] * grid[1]))
 
 
@@ -60,10 +64,16 @@ def choose_grid(width: int, height: int, tile_size: int, min_tiles: int, max_til
 
     Of two equally close grids the larger wins if the image has more than half its pixels.
     """
-    if not 1 <= min_tiles <= max_tiles:
+    if (
+        not all(isinstance(tiles, numbers.Integral) for tiles in (min_tiles, max_tiles))
+        or not 1 <= min_tiles <= max_tiles
+    ):
         raise ValueError(
-            f"min_image_tiles={min_tiles} and max_image_tiles={max_tiles} allow no image; 1 <= min <= max is needed."
+            f"min_image_tiles={min_tiles!r} and max_image_tiles={max_tiles!r} allow no image; whole numbers with "
+            "1 <= min <= max are needed."
         )
+    if max_tiles > MOST_TILES:
+        raise ValueError(f"max_image_tiles={max_tiles}: an image has at most {MOST_TILES} tiles.")
     best, best_difference = (1, 1), float("inf")
     for columns, rows in tile_grids(min_tiles, max_tiles):
         difference = abs(width / height - columns / rows)
@@ -103,7 +113,7 @@ class PVCImageProcessorKwargs(ImagesKwargs, total=False):
 
 
 @auto_docstring
-class PVCImageProcessor(PilBackend):
+class PVCImageProcessor(HasMediaPolicy, PilBackend):
     _auto_class = "AutoImageProcessor"
     valid_kwargs = PVCImageProcessorKwargs
     resample = PILImageResampling.BICUBIC
@@ -126,8 +136,11 @@ class PVCImageProcessor(PilBackend):
 
     def fetch_images(self, image_url_or_urls: Any):
         """Loads nested lists of sources (see `media_pvc`); `None` entries, those of text-only samples, are dropped."""
-        loaded = iter(run_parallel(load_image, list(_leaves(image_url_or_urls))))
+        loaded = iter(run_parallel(self._load, list(_leaves(image_url_or_urls))))
         return _fill(image_url_or_urls, loaded)
+
+    def _load(self, source: Any) -> Image.Image | np.ndarray:
+        return load_image(source, self.media_policy)
 
     def process_image(self, image, do_convert_rgb=None, input_data_format=None, **kwargs) -> Image.Image | np.ndarray:
         """A loaded picture -> an RGB image or uint8[H, W, 3]; no copy is made where it is one."""
@@ -176,18 +189,26 @@ class PVCImageProcessor(PilBackend):
     def tile_limits(self, own: list[int | None], max_image_tiles: int | list[int] | None) -> list[int]:
         """`max_image_tiles` of each image: its own, else that of the call, else the processor's.
 
-        Raises `ValueError` where `max_image_tiles` is a list of another length.
+        Raises `ValueError` where `max_image_tiles` is a list of another length, and for more than the policy allows.
         """
         given = self.max_image_tiles if max_image_tiles is None else max_image_tiles
         limits = given if isinstance(given, (list, tuple)) else [given] * len(own)
         if len(limits) != len(own):
             raise ValueError(f"max_image_tiles has {len(limits)} numbers for {len(own)} images.")
-        return [limit if mine is None else mine for mine, limit in zip(own, limits, strict=True)]
+        default = self.media_policy.bounded("max_image_tiles", self.max_image_tiles)
+        limits = [default if limit == self.max_image_tiles else limit for limit in limits]
+        limits = [limit if mine is None else mine for mine, limit in zip(own, limits, strict=True)]
+        for limit in limits:
+            if not isinstance(limit, numbers.Integral) or limit < 1:
+                raise ValueError(f"max_image_tiles={limit!r}: a whole number of at least 1 is needed.")
+        self.media_policy.bounded("max_image_tiles", None, *limits)
+        return limits
 
     def get_number_of_image_patches(self, height: int, width: int, images_kwargs: dict | None = None) -> int:
         """Number of tiles, thumbnail included, of an image of that size; `images_kwargs` override the attributes."""
         options = {name: getattr(self, name) for name in PVCImageProcessorKwargs.__annotations__}
         options["size"] = self.size
+        options["max_image_tiles"] = self.media_policy.bounded("max_image_tiles", self.max_image_tiles)
         given = (images_kwargs or {}).items()
         options.update({key: value for key, value in given if key in options and value is not None})
         if not options["crop_to_patches"]:

@@ -33,7 +33,7 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .card_pvc import complete_model_card
-from .compat_pvc import CACHE_NAME
+from .compat_pvc import CACHE_NAME, whole_folder
 from .configuration_pvc import PVCConfig, PVCVisionConfig
 from .temporal_cache_pvc import PVCTemporalCache
 
@@ -417,6 +417,17 @@ class PVCPreTrainedModel(PreTrainedModel):
                     "output_loading_info=True, which returns (model, info) instead of raising."
                 )
         return model
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """[`~PreTrainedModel.save_pretrained`] whose files appear when all are complete (`whole_folder`).
+
+        What several processes write, or is pushed at once, is left to transformers.
+        """
+        shared = torch.distributed.is_initialized() or kwargs.get("distributed_checkpoint")
+        if args or shared or kwargs.get("push_to_hub"):
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        with whole_folder(save_directory) as unfinished:
+            return super().save_pretrained(unfinished, **kwargs)
 
     def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
         # the last thing `push_to_hub` does, when transformers' bare model card lies in the folder

@@ -9,11 +9,15 @@ this processor replaces each by its layout with one placeholder per visual token
             Frame2: <img>…</img>
 """
 
-from .compat_pvc import without_defaults  # first: an old transformers stops here
+from .compat_pvc import whole_folder, without_defaults  # first: an old transformers stops here
 
 
 # isort: split
-from collections.abc import Iterable
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from transformers.audio_utils import AudioInput
@@ -27,7 +31,15 @@ from transformers.video_utils import VideoInput
 
 from .budget_pvc import fit_media
 from .image_processing_pvc import PVCImageProcessorKwargs
-from .media_pvc import ImageSource, VideoSource, flatten_images, flatten_videos, normalize_messages
+from .media_pvc import (
+    ImageSource,
+    MediaPolicy,
+    VideoSource,
+    flatten_images,
+    flatten_videos,
+    media_rows,
+    normalize_messages,
+)
 from .pictures_pvc import image_size  # noqa: F401  (for the loader: compat_pvc.complete_copies)
 from .video_backends_pvc import open_video  # noqa: F401
 from .video_processing_pvc import PVCVideoProcessorKwargs, sample_frame_indices
@@ -57,6 +69,31 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
 """
+
+
+BREAK = "\u200b"  # a zero-width space
+# Special tokens of some tokenizers that questions and answers are written with; they open and close no turn.
+SPOKEN_TOKENS = ("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>", "<think>", "</think>")
+
+
+def _beginnings(token: str, text: str) -> Iterator[re.Match]:
+    """Where a token begins in a text, also within itself."""
+    return re.finditer(f"(?={re.escape(token)})", text)
+
+
+def check_messages(conversation: Any) -> None:
+    """Raises `ValueError` for what is neither a list of messages nor a batch of such lists."""
+    is_batch = isinstance(conversation, list) and any(isinstance(row, list) for row in conversation)
+    for row in conversation if is_batch else [conversation]:
+        if not isinstance(row, list) or not row:
+            raise ValueError(f"A conversation is {row!r:.100}; a list of messages is needed.")
+        for message in row:
+            known = isinstance(message, dict) and isinstance(message.get("role"), str)
+            if not known or not isinstance(message.get("content"), (str, list, NoneType)):
+                raise ValueError(
+                    f"A message is {message!r:.100}; {{'role': 'user', 'content': ...}} is needed, with a string or a "
+                    "list of blocks for content."
+                )
 
 
 @without_defaults
@@ -119,13 +156,31 @@ class PVCProcessor(ProcessorMixin):
             return VideoProcessorMixin
         return ProcessorMixin.get_possibly_dynamic_module(module_name)
 
+    @property
+    def media_policy(self) -> MediaPolicy:
+        """What messages may have opened, and what that may cost: that of the image and the video processor.
+
+        It allows what a library user needs, and is not saved. For messages of others:
+
+        >>> processor.media_policy = processor.media_policy.server()
+        """
+        return self.image_processor.media_policy
+
+    @media_policy.setter
+    def media_policy(self, policy: MediaPolicy) -> None:
+        self.image_processor.media_policy = self.video_processor.media_policy = policy
+
     def save_pretrained(self, save_directory, *args, **kwargs):
         # A call with truncation leaves it in the tokenizer, and a file with it would truncate every later prompt.
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is not None:
             backend.no_truncation()
             backend.no_padding()
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        if args or kwargs.get("push_to_hub"):
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        with whole_folder(save_directory) as unfinished:
+            names = super().save_pretrained(unfinished, **kwargs)
+        return [str(Path(save_directory, Path(name).relative_to(unfinished))) for name in names]
 
     @property
     def unused_input_names(self) -> list[str]:
@@ -135,10 +190,76 @@ class PVCProcessor(ProcessorMixin):
     def apply_chat_template(self, conversation: list, *args, **kwargs):
         """[`~ProcessorMixin.apply_chat_template`] for messages whose blocks may carry options and None-valued keys.
 
-        A block may hold the options in `BLOCK_OPTIONS` for its own image or video. Raises `ValueError` for other
-        options, and for blocks that are neither text, image nor video.
+        A block may hold the options in `BLOCK_OPTIONS` for its own image or video. Reserved tokens in what messages
+        say stay text (`plain_text`). Raises `ValueError` for other options, and for blocks that are neither text,
+        image nor video.
         """
-        return super().apply_chat_template(normalize_messages(conversation), *args, **kwargs)
+        conversation = normalize_messages(conversation)
+        check_messages(conversation)
+        conversation = self._with_plain_text(conversation, "messages")
+        return super().apply_chat_template(conversation, *args, **kwargs)
+
+    def plain_text(self, *pieces: str) -> list[str]:
+        """Pieces of text that follow one another, so that no reserved token begins in them when they are tokenized.
+
+        Reserved are the tokenizer's special tokens and those that the chat template writes, but not `SPOKEN_TOKENS`.
+        A zero-width space (U+200B) behind its first character makes such a token text, for any engine that gets the
+        prompt as a string. Raises `ValueError` for a token that this does not break.
+        """
+        joined, reserved = "".join(pieces), self._reserved_tokens()
+        cuts = sorted({match.start() + 1 for token in reserved for match in _beginnings(token, joined)})
+        if not cuts:
+            return list(pieces)
+        broken, first = [], 0
+        for piece in pieces:
+            last = first + len(piece)
+            edges = [first, *(cut for cut in cuts if first < cut <= last), last]
+            broken.append(BREAK.join(joined[a:b] for a, b in itertools.pairwise(edges)))
+            first = last
+        ids = self.tokenizer("".join(broken), add_special_tokens=False)["input_ids"]
+        if found := set(ids) & set(self.tokenizer.convert_tokens_to_ids(reserved)):
+            tokens = self.tokenizer.convert_ids_to_tokens(sorted(found))
+            raise ValueError(f"the text {joined[:100]!r} makes the reserved tokens {tokens}; take them out of it.")
+        return broken
+
+    def _reserved_tokens(self) -> list[str]:
+        template = str(self.chat_template)
+        added = self.tokenizer.added_tokens_decoder.values()
+        tokens = [token.content for token in added if token.special or token.content in template]
+        tokens += [self.image_token, self.video_token, self.image_start_token, self.image_end_token]
+        return sorted({token for token in tokens if token.strip()} - set(SPOKEN_TOKENS))
+
+    def _with_plain_text(self, item: Any, name: str) -> Any:
+        """Messages, or what is in them, with every string through `plain_text`; sources of media stay as they are."""
+        if isinstance(item, str):
+            try:
+                return self.plain_text(item)[0]
+            except ValueError as error:
+                raise ValueError(f"In {name}: {error}") from error
+        if isinstance(item, (list, tuple)):
+            return [self._with_plain_text(element, f"{name}[{i}]") for i, element in enumerate(item)]
+        if not isinstance(item, dict):
+            return item
+        content = item.get("content")
+        plain = {
+            self._with_plain_text(key, name): self._with_plain_text(value, f"{name}[{key!r}]")
+            for key, value in item.items()
+            if key != "content" or not isinstance(content, (list, tuple))
+        }
+        if isinstance(content, (list, tuple)):
+            plain["content"] = self._blocks_with_plain_text(content, f"{name}['content']")
+        return plain
+
+    def _blocks_with_plain_text(self, blocks: Sequence[Any], name: str) -> list[Any]:
+        """Blocks whose texts are safe together, as a template may put them side by side."""
+        texts = [block["text"] for block in blocks if block["type"] == "text"]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{name} has a block whose 'text' is no string.")
+        try:
+            plain = iter(self.plain_text(*texts))
+        except ValueError as error:
+            raise ValueError(f"In {name}: {error}") from error
+        return [{"type": "text", "text": next(plain)} if block["type"] == "text" else block for block in blocks]
 
     def __call__(
         self,
@@ -152,9 +273,12 @@ class PVCProcessor(ProcessorMixin):
         """Prompts with one placeholder per image and video, and those images and videos, to model inputs.
 
         Images and videos may be nested by prompt; `None` and empty lists stand for none. `max_visual_tokens` overrides
-        the processor's. Raises `ValueError` where placeholders and media differ in number.
+        the processor's. Raises `ValueError` where placeholders and media differ in number: in nested lists those of
+        each prompt, in flat ones all together.
         """
-        max_visual_tokens = self.max_visual_tokens if max_visual_tokens is None else max_visual_tokens
+        self._check_rows(images, text, videos)
+        default = self.max_visual_tokens if max_visual_tokens is None else max_visual_tokens
+        max_visual_tokens = self.media_policy.bounded("max_visual_tokens", default, max_visual_tokens)
         report = None
         if max_visual_tokens is not None and not (images is None and videos is None):
             images, text, videos, audio = self.prepare_inputs_layout(images, text, videos, audio, **kwargs)
@@ -164,6 +288,21 @@ class PVCProcessor(ProcessorMixin):
         if report is not None and kwargs.get("return_metadata"):
             inputs["visual_budget"] = report
         return inputs
+
+    def _check_rows(self, images: Any, text: Any, videos: Any) -> None:
+        """Raises `ValueError` where nested lists do not have as many media for a prompt as it has placeholders."""
+        prompts = [text] if isinstance(text, str) else text
+        for kind, token, rows in (
+            ("images", self.image_token, media_rows(images, flatten_images)),
+            ("videos", self.video_token, media_rows(videos, flatten_videos)),
+        ):
+            if rows is None or prompts is None:
+                continue
+            if len(rows) != len(prompts):
+                raise ValueError(f"{kind} are nested in {len(rows)} lists for {len(prompts)} prompts.")
+            for i, (count, prompt) in enumerate(zip(rows, prompts, strict=True)):
+                if isinstance(prompt, str) and prompt.count(token) != count:
+                    raise ValueError(f"Prompt {i} has {prompt.count(token)} {token} for {count} {kind}.")
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """A list of prompts, of loaded `ImageSource`s and of `VideoSource`s, which stay until they are processed."""
@@ -232,7 +371,8 @@ class PVCProcessor(ProcessorMixin):
         if video_sizes is not None:
             options = merged["videos_kwargs"]
             limit = options.get("num_frames") or self.video_processor.num_frames
-            limit = min(limit, options.get("max_frames") or self.video_processor.max_frames or limit)
+            most = options.get("max_frames") or self.video_processor.max_frames
+            limit = min(limit, self.media_policy.bounded("max_frames", most) or limit)
             sampled = [len(sample_frame_indices(size[0], None, limit)) for size in video_sizes]
             data["num_video_tokens"] = [n * self.video_repeats * self.tokens_per_step for n in sampled]
         return MultiModalData(**data)

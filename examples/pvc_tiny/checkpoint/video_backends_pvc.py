@@ -8,6 +8,7 @@ frames are decoded from the start, and counted.
 """
 
 import contextlib
+import contextvars
 import functools
 import importlib
 import importlib.util
@@ -27,19 +28,31 @@ import numpy as np
 from PIL import Image, ImageSequence
 from transformers.utils import logging
 
-from .media_pvc import is_folder, local_path, open_source
-from .pictures_pvc import HEIF_BRANDS, first_bytes, load_image, naming, open_picture, run_parallel, to_rgb
+from .media_pvc import DEFAULT_POLICY, MediaPolicy, is_folder, local_path, open_source
+from .pictures_pvc import (
+    HEIF_BRANDS,
+    first_bytes,
+    load_image,
+    naming,
+    open_picture,
+    orientation,
+    picture_formats,
+    run_parallel,
+    to_rgb,
+    to_rgb_array,
+)
 from .video_reader_pvc import (
     DamagedVideoError,
     PacketIndex,
     VideoReader,
+    check_time,
     decode_all,
     import_av,
     nearest,
     open_container,
-    orientation,
     packets_of,
-    to_rgb_array,
+    policy_in_force,
+    reading_under,
 )
 
 
@@ -112,8 +125,10 @@ class PyAVReader(VideoReader):
         if num_decoders == 1:
             work(0)
         else:
-            with ThreadPoolExecutor(num_decoders) as pool:
-                list(pool.map(work, range(num_decoders)))
+            with ThreadPoolExecutor(num_decoders) as pool:  # each in a copy of the context, for its bounds
+                futures = [pool.submit(contextvars.copy_context().run, work, i) for i in range(num_decoders)]
+            for future in futures:
+                future.result()
         return wanted - found
 
     def _decode_sequentially(self, wanted: set[int], keep: Callable, num_threads: int) -> None:
@@ -221,25 +236,68 @@ class AnimationReader(VideoReader):
 
     def __init__(self, opened: Path | bytes, name: str):
         self._opened = opened
-        durations = []
-        with naming(f"Cannot read the animation {name}", opened), open_picture(opened) as image:
-            for frame in ImageSequence.Iterator(image) if image.format in ANIMATED_FORMATS else [image]:
-                if image.format in LATE_DURATIONS:
-                    frame.load()
-                durations.append(frame.info.get("duration", 0) / 1000)
+        with naming(f"Cannot read the animation {name}", opened), open_picture(opened, policy_in_force()) as image:
+            durations = self._durations(image)
         total = sum(durations)
         times = np.cumsum([0.0, *durations[:-1]]).tolist() if total else None
         super().__init__(name, len(durations), len(durations) / total if total else 0.0, times)
 
+    def _durations(self, image: Image.Image) -> list[float]:
+        """Seconds that each frame is shown. Frames of a GIF are not decoded for that, those of others have to be."""
+        if image.format == "GIF":
+            data = self._opened if isinstance(self._opened, bytes) else self._opened.read_bytes()
+            return gif_durations(data) or [0.0]
+        durations = []
+        for number, frame in enumerate(ImageSequence.Iterator(image) if image.format in ANIMATED_FORMATS else [image]):
+            _check_animation(image, number + 1)
+            if image.format in LATE_DURATIONS:
+                frame.load()
+            durations.append(frame.info.get("duration", 0) / 1000)
+        return durations
+
     def _decode(self, wanted: set[int], keep: Callable[[int, np.ndarray], None], num_threads: int) -> None:
         try:
-            with open_picture(self._opened) as image:
-                for index in sorted(wanted):
+            with open_picture(self._opened, self.policy) as image:
+                _check_animation(image, max(wanted) + 1)
+                for index in range(max(wanted) + 1):
+                    check_time()
                     image.seek(index)
-                    image.load()
-                    keep(index, np.asarray(to_rgb(image)))
+                    if index in wanted:
+                        image.load()
+                        keep(index, np.asarray(to_rgb(image)))
         except Exception as error:  # each of Pillow's decoders has kinds of its own
             raise DamagedVideoError(error) from error
+
+
+def _check_animation(image: Image.Image, num_frames: int) -> None:
+    """Raises `ValueError` where the frames of an animation up to one of them are more than the policy allows."""
+    check_time()
+    needed, most = num_frames * image.width * image.height, policy_in_force().max_animation_pixels
+    if needed > most:
+        raise ValueError(f"{needed} pixels in {num_frames} frames are more than {most} (max_animation_pixels)")
+
+
+def gif_durations(data: bytes) -> list[float]:
+    """Seconds that each frame of a GIF is shown, by its graphic control extensions (GIF89a, 23); 0 without one."""
+    durations, delay = [], 0
+    at = 13 + _palette_size(data[10:11])
+    while data[at : at + 1] in (b"!", b","):
+        check_time()
+        if data[at : at + 1] == b"!":
+            if data[at + 1 : at + 2] == b"\xf9":
+                delay = int.from_bytes(data[at + 4 : at + 6], "little")
+            at += 2
+        else:
+            durations.append(delay / 100)
+            delay, at = 0, at + 11 + _palette_size(data[at + 9 : at + 10])
+        while size := int.from_bytes(data[at : at + 1]):  # blocks of data, up to an empty one
+            at += 1 + size
+        at += 1
+    return durations
+
+
+def _palette_size(flags: bytes) -> int:
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 128 else 0
 
 
 ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF", "HEIF")  # the further pictures of other files are no later ones
@@ -252,7 +310,8 @@ class FolderReader(VideoReader):
     backend = "pillow"
 
     def __init__(self, folder: Path):
-        suffixes = Image.registered_extensions()
+        formats = picture_formats()
+        suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
         files = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.name[0] != "."]
         if not files:
             raise ValueError(f"The folder {folder} holds no pictures to be the frames of a video.")
@@ -260,7 +319,7 @@ class FolderReader(VideoReader):
         super().__init__(str(folder), len(files), fps=0.0, times=None)
 
     def _decode(self, wanted: set[int], keep: Callable[[int, np.ndarray], None], num_threads: int) -> None:
-        run_parallel(lambda i: keep(i, np.asarray(load_image(self._files[i]))), sorted(wanted))
+        run_parallel(lambda i: keep(i, np.asarray(load_image(self._files[i], self.policy))), sorted(wanted))
 
 
 def _natural(part: str) -> tuple[int, str]:
@@ -509,24 +568,33 @@ JPEG_SIGNATURE = b"\xff\xd8\xff"
 AVIF_BRANDS = (b"avif", b"avis")
 
 
-def open_video(source: Any, backend: str = "auto") -> VideoReader:
+def open_video(source: Any, backend: str = "auto", policy: MediaPolicy = DEFAULT_POLICY) -> VideoReader:
     """A reader of the frames of a video.
 
     Args:
         source: a path, URL, bytes or `{"bytes", "path"}` (see `media_pvc`), or a folder with one picture per frame.
         backend: `"pyav"`, `"torchcodec"`, `"decord"`, `"pillow"` (animations), or `"auto"` for the first that works
             here and reads the file. A name is never replaced by another.
+        policy: what may be opened, and what reading it may cost.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: an unknown backend, no video, a damaged file, or one that the backend does not read rightly.
+        ValueError: an unknown backend, no video, a damaged file, one that the backend does not read rightly, or one
+            that is against the policy.
         ImportError: the backend is not installed, or none is.
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"video_backend={backend!r} is unknown; choose 'auto' or one of {', '.join(BACKENDS)}.")
+    with reading_under(policy):
+        reader = _open_video(source, backend, policy)
+    reader.policy = policy
+    return reader
+
+
+def _open_video(source: Any, backend: str, policy: MediaPolicy) -> VideoReader:
     if is_folder(source):
-        return FolderReader(local_path(source))
-    opened, name = open_source(source)
+        return FolderReader(policy.local_path(local_path(source)))
+    opened, name = open_source(source, policy)
     if backend != "auto":
         return BACKENDS[backend](opened, name)
     failure = None

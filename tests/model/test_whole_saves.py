@@ -1,0 +1,98 @@
+"""Saving: nothing half-written under its final name, whatever fails and whenever the process ends."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import transformers.modeling_utils
+from conftest import small_config
+
+from modeling_pvc import PVCForConditionalGeneration, preset_processor
+from modeling_pvc.compat_pvc import whole_folder
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_leaves_what_was_there(model, tmp_path, monkeypatch):
+    processor = preset_processor(small_config())
+    model.save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    before = files(tmp_path)
+    monkeypatch.setattr(transformers.modeling_utils, "safe_save_file", full_disk)
+    monkeypatch.setattr(type(processor), "to_json_file", full_disk)
+    for part in (model, processor):
+        for name in ("saved", "new"):
+            with pytest.raises(OSError, match="No space left"):
+                part.save_pretrained(tmp_path / name)
+    assert files(tmp_path) == before and [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+def test_shards_of_an_earlier_save_go(model, tmp_path):
+    model.save_pretrained(tmp_path, max_shard_size="200KB")
+    assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 1
+    (tmp_path / "adapter_model-00001-of-00002.safetensors").write_bytes(b"another's")
+    (tmp_path / "notes.txt").write_text("mine")
+    model.save_pretrained(str(tmp_path))
+    kept = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    assert kept == ["adapter_model-00001-of-00002.safetensors", "model.safetensors"]
+    assert (tmp_path / "notes.txt").read_text() == "mine" and not list(tmp_path.glob(".*"))
+    loaded = PVCForConditionalGeneration.from_pretrained(tmp_path)
+    assert all((a == b).all() for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+
+
+def test_names_of_folders(tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+    processor = preset_processor(small_config())
+    for folder in (".", "a/b/c", "../beside/"):
+        names = processor.save_pretrained(folder)
+        assert os.path.isfile(os.path.join(folder, "processor_config.json")) and os.path.isfile(names[0])
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ValueError, match="is a file; pass a folder"):
+        processor.save_pretrained(tmp_path / "file")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from modeling_pvc.compat_pvc import whole_folder
+print("ready", flush=True)
+for round in range(10**6):
+    with whole_folder(sys.argv[1]) as unfinished:
+        for name in ("config.json", "model.safetensors"):
+            with open(Path(unfinished, name), "w") as file:
+                for part in range(200):
+                    file.write(f"{round} " * 100)
+                    file.flush()
+"""
+
+
+def test_a_killed_process_leaves_whole_files(tmp_path):
+    target = tmp_path / "saved"
+    with whole_folder(target) as unfinished:
+        for name in ("config.json", "model.safetensors"):
+            (unfinished / name).write_text("0 " * 20_000)
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    for _ in range(3):  # looked at while it is written, and after the process was killed
+        time.sleep(0.05)
+        check_whole(target)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    check_whole(target)
+
+
+def check_whole(folder):
+    for name in ("config.json", "model.safetensors"):
+        words = (folder / name).read_text().split()
+        assert len(words) == 20_000 and len(set(words)) == 1
