@@ -12,12 +12,15 @@ import gradio as gr
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 
+from ..media_pvc import MediaPolicy
 from .chat_tab import ChatTab
+from .samples import FOLDER
 from .sessions import Sessions
+from .stream_run import MAX_FRAMES
 from .stream_tab import StreamTab
 
 
-MAX_UPLOAD = "64mb"
+MAX_UPLOAD = 64 * 1024**2  # bytes
 MAX_WAITING = 32  # turns and streams in the queue; more are refused
 FORGET_FILES = (300, 3600)  # seconds: how often to look for uploads that no session has, and how old they may be
 POLICY = (
@@ -96,6 +99,16 @@ def launch(page: gr.Blocks, host: str, port: int, blocking: bool = True) -> str:
     return address
 
 
+def visitors_policy(uploads: str) -> MediaPolicy:
+    """What visitors may have read: their uploads and the examples, no URL, within a server's bounds."""
+    return MediaPolicy.server(
+        allowed_local_media_path=[uploads, FOLDER],
+        allowed_schemes=(),
+        max_bytes=MAX_UPLOAD,
+        max_frames=MAX_FRAMES + 1,  # so that a stream refuses a longer clip rather than sample fewer frames of it
+    )
+
+
 def serve(model: Any, processor: Any, host: str = "127.0.0.1", port: int = 7860) -> None:
     """Serves the page until it is interrupted. Uploads lie in a folder of its own, which is deleted then.
 
@@ -105,5 +118,6 @@ def serve(model: Any, processor: Any, host: str = "127.0.0.1", port: int = 7860)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder goes then too
     with tempfile.TemporaryDirectory(prefix="pvc-demo-") as folder, contextlib.suppress(KeyboardInterrupt):
         os.environ["GRADIO_TEMP_DIR"] = folder
+        processor.media_policy = visitors_policy(folder)
         page, _ = build(model, processor)
         launch(page, host, port)

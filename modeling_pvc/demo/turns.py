@@ -28,6 +28,10 @@ class Piece(NamedTuple):
     text: str
 
 
+class Stopped(Exception):
+    """The visitor stopped the turn."""
+
+
 class TimedProcessor:
     """A processor whose calls a `Stopwatch` times; all else is the processor's."""
 
@@ -52,6 +56,9 @@ class Stopwatch:
 
     Decoding is the processor's call, encoding the vision tower and the compressor, prefill the text model before
     `generate`. Other threads that use the model at the same time are not counted.
+
+    `on_phase` is called with the name of each phase that begins, and of the answer's for each token; what it raises
+    ends the turn.
 
     Attributes:
         seconds: per phase.
@@ -120,11 +127,17 @@ def run_turn(
 ) -> Iterator[Phase | Piece | Stopwatch]:
     """Asks in a thread; yields phases and pieces as they come, and at the end the stopwatch.
 
-    The thread ends by itself, with the answer or soon after `stop` is set: whoever leaves this generator half way
-    holds nothing up. What raises there is raised here.
+    The thread ends by itself, with the answer, or, when `stop` is set, before the next phase or token, and the turn
+    does not count: whoever leaves this generator half way holds nothing up. What raises there is raised here.
     """
     events: queue.Queue = queue.Queue()
-    stopwatch = Stopwatch(chat.model, lambda name: events.put(Phase(name)))
+
+    def on_phase(name: str) -> None:
+        if stop.is_set():
+            raise Stopped
+        events.put(Phase(name))
+
+    stopwatch = Stopwatch(chat.model, on_phase)
 
     def ask() -> None:
         processor, chat.processor = chat.processor, TimedProcessor(chat.processor, stopwatch)
@@ -132,9 +145,9 @@ def run_turn(
             pieces = chat.iter_answer(question, images, videos, processor_kwargs=options, **generate)
             with stopwatch.watching(chat.model), contextlib.closing(pieces):  # type: ignore[type-var]
                 for piece in pieces:
-                    if stop.is_set():
-                        break
                     events.put(Piece(piece))
+            events.put(stopwatch)
+        except Stopped:
             events.put(stopwatch)
         except Exception as error:  # raised again below
             events.put(error)

@@ -49,8 +49,9 @@ def media_costs(
 
     Raises what the processor's call raises for media and options.
     """
-    budget = options.pop("max_visual_tokens", None)
-    budget = processor.max_visual_tokens if budget is None else budget
+    asked = options.pop("max_visual_tokens", None)
+    default = processor.max_visual_tokens if asked is None else asked
+    budget = processor.media_policy.bounded("max_visual_tokens", default, asked)
     images, _, videos, _ = processor.prepare_inputs_layout(images or None, None, videos or None)
     merged = processor._merge_kwargs(PVCProcessorKwargs, tokenizer_init_kwargs={}, **options)
     fitted_images, fitted_videos, report = fit_media(

@@ -1,5 +1,6 @@
 """What the page of `pvc demo` shows, without the page: turns, their phases and costs, steps, streams, sessions."""
 
+import sys
 import threading
 
 import numpy as np
@@ -69,9 +70,11 @@ def test_a_turn_tells_its_phases_and_answers_as_chat_does(model, processor, pict
 
 def test_a_stopped_turn_is_forgotten_and_errors_are_raised(model, processor):
     chat, stop = PVCChat(model, processor), threading.Event()
+    events = run_turn(chat, stop, "Hi", [], [], {}, max_new_tokens=200, do_sample=False)
+    assert [next(events), next(events), next(events)] == [Phase("decoding"), Phase("prefill"), Phase("answer")]
     stop.set()
-    events = list(run_turn(chat, stop, "Hi", [], [], {}, max_new_tokens=200, do_sample=False))
-    assert events[-1].tokens < 200 and chat.messages == []
+    assert list(events)[-1].tokens < 200 and chat.messages == []
+    assert [type(event) for event in run_turn(chat, stop, "Hi", [], [], {}, **ANSWER)] == [Stopwatch]
     with pytest.raises(FileNotFoundError):
         list(run_turn(chat, threading.Event(), "Hi", ["/none.png"], [], {}, **ANSWER))
     assert chat.messages == []
@@ -171,7 +174,9 @@ def test_examples_are_there():
 
 
 def test_the_command_says_what_is_missing(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(__import__("sys").modules, "modeling_pvc.demo.page", None)
+    for module in ("page", "chat_tab", "stream_tab"):
+        monkeypatch.delitem(sys.modules, f"modeling_pvc.demo.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     assert cli.main(["demo"]) == 1
     assert "pip install 'modeling-pvc[demo]'" in capsys.readouterr().err
     monkeypatch.setattr(cli, "TINY", tmp_path)

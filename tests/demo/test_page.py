@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 
 pytest.importorskip("gradio")
@@ -45,40 +46,41 @@ DROP = """
 class Server:
     """`pvc demo` in a process of its own, with its own folder for temporary files."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, command: list[str], cwd: Path = ROOT):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.folder, self.address = folder, f"http://127.0.0.1:{self.port}/"
-        command = "import sys; from modeling_pvc.tools.cli import main; sys.exit(main(sys.argv[1:]))"
+        environment = {"TMPDIR": str(folder), "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True"}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", command, "demo", "--port", str(self.port), "--device", "cpu"],
-            cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(folder), "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True"},
+            [sys.executable, *[part.format(port=self.port) for part in command]],
+            cwd=cwd,
+            env={**os.environ, **environment, "PORT": str(self.port)},
         )
 
     def files(self) -> list[str]:
         return sorted(path.name for path in self.folder.rglob("*") if path.is_file())
 
-    def wait(self) -> None:
-        for _ in range(600):
+    def __enter__(self) -> "Server":
+        for _ in range(900):
             assert self.process.poll() is None, "the server ended"
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+                    return self
             time.sleep(0.2)
+        self.__exit__()
         raise TimeoutError
+
+    def __exit__(self, *error) -> None:
+        self.process.terminate()
+        self.process.wait(60)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("demo"))
-    try:
-        server.wait()
+    command = ["-c", "import sys; from modeling_pvc.tools.cli import main; sys.exit(main(sys.argv[1:]))", "demo"]
+    with Server(tmp_path_factory.mktemp("demo"), [*command, "--port", "{port}", "--device", "cpu"]) as server:
         yield server
-    finally:
-        server.process.terminate()
-        server.process.wait(60)
     assert server.files() == []
 
 
@@ -128,7 +130,6 @@ def see(page, place: str, text: str) -> None:
 
 
 def drop(page, selector: str, file: Path, kind: str) -> None:
-    page.locator(selector).first.evaluate_handle("element => element")
     target = page.locator(selector).first.element_handle()
     page.evaluate(DROP, [target, file.name, kind, base64.b64encode(file.read_bytes()).decode()])
 
@@ -223,6 +224,21 @@ def test_a_webcam_streams(visit):
         page.locator("#webcam").get_by_role("button", name="capture photo").click()
         see(page, "#stream-state", "The model sees 3 of 3 frames")
         page.get_by_role("button", name="Stop the stream").click()
+
+
+def test_the_space_serves_the_checkpoint_beside_it(tmp_path, browser):
+    space = tmp_path / "space"
+    shutil.copytree(ROOT / "examples" / "space", space)
+    shutil.copytree(ROOT / "modeling_pvc", space / "modeling_pvc")
+    shutil.copytree(ROOT / "examples" / "pvc_tiny" / "checkpoint", space / "checkpoint")
+    card = yaml.safe_load((space / "README.md").read_text().split("---")[1])
+    assert card["sdk"] == "gradio" and (space / card["app_file"]).is_file()
+    with Server(tmp_path, [str(space / card["app_file"])], cwd=space) as server:
+        page = browser.new_page()
+        page.goto(server.address)
+        page.get_by_role("button", name="Read the number.").click()
+        see(page, "#conversation", "279")
+        page.close()
 
 
 def test_two_visitors_share_nothing(visit):

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def printed(cell) -> str:
-    """Text that a cell printed, and its value."""
-    outputs = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
-    return "".join(outputs)
+    """Text that a cell printed, and its value; no warnings."""
+    outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return "".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
 
 
 def test_the_tour(monkeypatch):

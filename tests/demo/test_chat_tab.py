@@ -1,0 +1,106 @@
+"""Turns as the chat tab shows them: what a stop, an error and an option leave behind."""
+
+from types import SimpleNamespace
+
+import pytest
+
+
+gr = pytest.importorskip("gradio")
+
+from modeling_pvc.demo.chat_tab import ChatTab, is_video  # noqa: E402
+from modeling_pvc.demo.sessions import Sessions  # noqa: E402
+
+
+VISITOR = SimpleNamespace(session_hash="visitor")
+
+
+@pytest.fixture
+def tab(model, processor):
+    with gr.Blocks(analytics_enabled=False):
+        yield ChatTab(Sessions(model, processor))
+
+
+def ask(tab, text, files=(), frames=4, tiles=2, budget=0, length=3):
+    """A turn's updates, by component; the last of each is what stays on the page."""
+    return tab.ask({"text": text, "files": list(files)}, frames, tiles, budget, length, VISITOR)
+
+
+def page_after(updates):
+    page = {}
+    for update in updates:
+        page.update(update)
+    return page
+
+
+def test_turns_are_kept_and_taken_back(tab, picture, clip):
+    page = page_after(ask(tab, "One", [str(picture), str(clip)]))
+    session = tab.sessions["visitor"]
+    assert [message["role"] for message in page[tab.chatbot]] == ["user", "user", "user", "assistant"]
+    assert len(session.steps) == 2 and {path.name for path in session.files} == {"picture.png", "clip.mp4"}
+    page_after(ask(tab, "Two"))
+    assert (len(session.chats), session.shown_at) == (3, [0, 4])
+    shown, _ = tab.undo_turn(VISITOR)
+    assert shown == page[tab.chatbot] and len(session.chats[-1].messages) == 2
+    assert tab.undo_turn(VISITOR)[0] == [] and session.chats[-1].messages == []
+    with pytest.raises(gr.Error, match="no turn to take back"):
+        tab.undo_turn(VISITOR)
+
+
+def test_a_stopped_turn_is_shown_and_forgotten(tab):
+    updates = ask(tab, "One", length=200)
+    next(updates)
+    with pytest.raises(gr.Error, match="Stop the answer first"):
+        tab.undo_turn(VISITOR)
+    tab.stop_answer(VISITOR)
+    page = page_after(updates)
+    assert page[tab.chatbot][-1]["content"].endswith("(stopped; the model forgets this turn)")
+    session = tab.sessions["visitor"]
+    assert session.shown == [] and session.chats[-1].messages == [] and not session.running
+
+
+def test_starting_anew_during_an_answer_leaves_nothing_of_it(tab):
+    updates = ask(tab, "One", length=200)
+    next(updates)
+    tab.start_anew(VISITOR)
+    page_after(updates)
+    session = tab.sessions["visitor"]
+    assert session.shown == [] and len(session.chats) == 1 and session.chats[0].messages == []
+
+
+def test_errors_name_the_remedy_and_leave_the_conversation(tab, picture, clip):
+    page_after(ask(tab, "One"))
+    session = tab.sessions["visitor"]
+    before = list(session.shown)
+    for text, files, budget, message in (
+        (" ", [], 0, "Write a question"),
+        ("What?", [str(picture)] * 9, 0, "at most 8"),
+        ("What?", [str(clip)] * 3, 2, "max_visual_tokens=2 is too small"),
+    ):
+        with pytest.raises(gr.Error, match=message):
+            page_after(ask(tab, text, files, budget=budget))
+        assert session.shown == before and len(session.chats) == 2 and not session.running
+
+
+def test_options_reach_the_processor(tab, clip):
+    page = page_after(ask(tab, "One", [str(clip)], frames=3))
+    assert "3 frames" in page[tab.costs]
+    page = page_after(ask(tab, "One", [str(clip)], frames=4, budget=2))
+    assert "2 frames (of 4, for the budget)" in page[tab.costs]
+
+
+def test_videos_are_told_by_name():
+    assert [is_video(name) for name in ("a.MKV", "a.mp4", "a.webm", "a.png", "a.gif")] == [True] * 3 + [False] * 2
+
+
+def test_visitors_files_alone_are_read(tab, picture, processor):
+    from modeling_pvc.demo.page import visitors_policy
+
+    before = processor.media_policy
+    processor.media_policy = visitors_policy(str(picture.parent))
+    try:
+        assert "1 tiles" in page_after(ask(tab, "What?", [str(picture)], tiles=1))[tab.costs]
+        for source in ("/etc/hostname", "http://127.0.0.1/a.png"):
+            with pytest.raises(gr.Error, match="may not be opened"):
+                page_after(ask(tab, "What?", [source]))
+    finally:
+        processor.media_policy = before
