@@ -5,7 +5,7 @@
 TILE_TOKENS = 4
 
 # (role, text) or (role, text, tiles): `<image>` in the text is a picture of so many tiles
-CONVERSATIONS = [
+CONVERSATIONS: list[list[tuple]] = [
     [("user", "the cat sat")],
     [("system", "be brief"), ("user", "hello")],
     [("system", ""), ("user", "hello")],

@@ -71,7 +71,7 @@ def _scaling(source: Source, settings: dict[str, Any]) -> tuple[str, list[tuple[
             blocks += [(1, group["group_size"]) for group in groups if (group.get("group_size") or 0) > 0]
             return "_scale", blocks, 1.0
     named = {key: settings[key] for key in ("format", "load_in_4bit", "bits", "group_size") if key in settings}
-    described = ", ".join(f"{key}={value!r}" for key, value in {"quant_method": method, **named}.items())
+    described = ", ".join([f"quant_method={method!r}", *(f"{key}={value!r}" for key, value in named.items())])
     raise ValueError(
         f"{source.folder} is quantised ({described}), which is not converted. fp8 with scales, compressed-tensors of "
         "8 bits without zero points and int8 of bitsandbytes are; for others choose the repository that the "

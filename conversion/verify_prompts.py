@@ -54,8 +54,8 @@ def compare_prompts(job: Job, target: Path) -> str:
 
 def source_encoder(folder: Path) -> tuple[Encode, str]:
     """Text -> ids as the source's own tokenizer gives them, and what it is in words."""
-    if found := [name for name in ("tokenizer.json", "vocab.json") if (folder / name).is_file()]:
-        tokenizer = load_tokenizer(folder)
+    found = [name for name in ("tokenizer.json", "vocab.json") if (folder / name).is_file()]
+    if found and (tokenizer := load_tokenizer(folder)):
         return lambda text: tokenizer(text).input_ids, f"transformers' tokenizer from {found[0]}"
     if not (is_sentencepiece_available() and is_protobuf_available()):
         raise LookupError("tokenizer.model is read by sentencepiece and protobuf, which are not installed")
@@ -116,7 +116,7 @@ def _expanded(prompt: str, job: Job, tiles: list[int]) -> str:
     return "".join(itertools.chain(*itertools.zip_longest(pieces, pictures, fillvalue="")))
 
 
-def _messages(conversation: tuple, processor: PVCProcessor) -> tuple[list[dict[str, Any]], list[int]]:
+def _messages(conversation: list[tuple], processor: PVCProcessor) -> tuple[list[dict[str, Any]], list[int]]:
     """A conversation with pictures, and how many tiles each of them has."""
     messages, tiles = [], []
     for turn in conversation:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import ModelCard
-from transformers.utils import logging
+from transformers.utils import PushToHubMixin, logging
 
 from .compat_pvc import whole_folder
 
@@ -62,7 +62,7 @@ def registered_class(cls: type) -> type:
     return next(base for base in cls.__mro__ if vars(base).get("_auto_class") and base.__module__ != "__main__")
 
 
-class PublishedModel:
+class PublishedModel(PushToHubMixin):
     """For models: folders that load without this package, whatever has become of the class, and a model card."""
 
     def save_pretrained(self, save_directory, *args, **kwargs):

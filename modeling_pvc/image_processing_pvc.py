@@ -192,7 +192,7 @@ class PVCImageProcessor(HasMediaPolicy, PilBackend):
         Raises `ValueError` where `max_image_tiles` is a list of another length, and for more than the policy allows.
         """
         given = self.max_image_tiles if max_image_tiles is None else max_image_tiles
-        limits = given if isinstance(given, (list, tuple)) else [given] * len(own)
+        limits: list = list(given) if isinstance(given, (list, tuple)) else [given] * len(own)
         if len(limits) != len(own):
             raise ValueError(f"max_image_tiles has {len(limits)} numbers for {len(own)} images.")
         default = self.media_policy.bounded("max_image_tiles", self.max_image_tiles)

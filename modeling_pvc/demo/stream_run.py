@@ -4,7 +4,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
@@ -47,13 +47,16 @@ class StreamRun:
             novelty = self.stream.append(picture, seconds=seconds).novelty.max()
             self.picture = data_uri(picture, 320)
             thumbnails = {**self._thumbnails, self.stream.num_frames - 1: data_uri(picture, 64)}
-            self._thumbnails = {frame.index: thumbnails[frame.index] for frame in self.stream.frames}
+            self._thumbnails = {frame.index: thumbnails[frame.index] for frame in self._frames()}
             self.curve.append((seconds, float(novelty)))
 
     def in_view(self) -> list[tuple[StreamFrame, str]]:
         """The frames that the text model sees, each with its thumbnail as a data URI."""
         thumbnails = self._thumbnails
-        return [(frame, thumbnails.get(frame.index, "")) for frame in self.stream.frames]
+        return [(frame, thumbnails.get(frame.index, "")) for frame in self._frames()]
+
+    def _frames(self) -> list[StreamFrame]:
+        return cast(list[StreamFrame], self.stream.frames)  # there is one stream
 
     def play(self, path: str, fps: float) -> Iterator[None]:
         """Appends `fps` frames per second of a clip, each when it is due; yields after each.

@@ -36,12 +36,16 @@ def data_report(processor: ProcessorMixin, paths: list[str | Path], media_root: 
 
     Pictures are opened for their size and videos for their number of frames, by several threads at once.
     """
-    costs, refused = [], []
+    costs: list[RowCost] = []
+    refused: list[str] = []
     with ThreadPoolExecutor() as pool:
         rows = list(read_files(paths, media_root))
         results = pool.map(lambda row: _cost_or_error(processor, *row), rows)
         for result in tqdm(results, "Reading", len(rows), delay=1):
-            (costs if isinstance(result, RowCost) else refused).append(result)
+            if isinstance(result, RowCost):
+                costs.append(result)
+            else:
+                refused.append(result)
     lines = [f"rows      {len(costs)} read, {len(refused)} refused"]
     lines += [f"images    {sum(cost.images for cost in costs)}", f"videos    {sum(cost.videos for cost in costs)}"]
     lines += [f"tokens    {sum(c.tokens for c in costs)}, {sum(c.visual_tokens for c in costs)} of them visual"]

@@ -344,7 +344,7 @@ LONGEST_NAME = 255
 def local_path(source: str | Path) -> Path:
     """The path that a string, `Path` or `file://` URL means; `~` is the home folder, unless a file has that name."""
     if url_scheme(source) == "file":
-        source = urllib.request.url2pathname(urllib.parse.urlparse(source).path)
+        source = urllib.request.url2pathname(urllib.parse.urlparse(str(source)).path)
     path = Path(source)
     try:
         return path if os.path.lexists(path) else path.expanduser()
@@ -445,9 +445,9 @@ class _Connections:
     def connect(self, address: tuple[str, int], timeout: Any = None, source_address: Any = None) -> socket.socket:
         """`socket.create_connection` to an address that was looked up and checked."""
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(entry[4][:2] for entry in found))
+        addresses = list(dict.fromkeys((str(entry[4][0]), int(entry[4][1])) for entry in found))
         for checked, _ in addresses:
-            self._policy.check_address(address[0], str(checked))
+            self._policy.check_address(address[0], checked)
         for i, checked_address in enumerate(addresses):
             try:
                 connection = socket.create_connection(checked_address, timeout, source_address)
@@ -477,18 +477,19 @@ class _Connections:
                 self._sockets.pop().close()
 
 
-def _connection_class(base: type, connect: Callable) -> type:
-    def __init__(self, *args, **kwargs):
-        base.__init__(self, *args, **kwargs)
-        self._create_connection = connect  # where http.client looks for `socket.create_connection`
+def _connecting(base: Callable, connect: Callable) -> Any:
+    def make(*args, **kwargs):
+        connection = base(*args, **kwargs)
+        connection._create_connection = connect  # where http.client looks for `socket.create_connection`
+        return connection
 
-    return type(base.__name__, (base,), {"__init__": __init__})
+    return make
 
 
 class _HTTPHandler(urllib.request.HTTPHandler):
     def __init__(self, connect: Callable):
         super().__init__()
-        self._connection = _connection_class(http.client.HTTPConnection, connect)
+        self._connection = _connecting(http.client.HTTPConnection, connect)
 
     def http_open(self, request):
         return self.do_open(self._connection, request)
@@ -497,7 +498,7 @@ class _HTTPHandler(urllib.request.HTTPHandler):
 class _HTTPSHandler(urllib.request.HTTPSHandler):
     def __init__(self, connect: Callable):
         super().__init__()
-        self._connection = _connection_class(http.client.HTTPSConnection, connect)
+        self._connection = _connecting(http.client.HTTPSConnection, connect)
 
     def https_open(self, request):
         return self.do_open(self._connection, request)
