@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 from transformers.utils import is_protobuf_available, is_sentencepiece_available
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -47,9 +49,19 @@ def compare_prompts(job: Job, target: Path) -> str:
     prompts = _source_prompts(job)
     for conversation, prompt in zip(CONVERSATIONS, prompts, strict=True):
         messages, tiles = _messages(conversation, processor)
-        inputs = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+        inputs = as_written(processor, messages)
         _check(conversation, encode(_expanded(prompt, job, tiles)), np.ravel(inputs["input_ids"]).tolist())
     return f"{len(prompts)} conversations and {len(TEXTS)} texts, by {maker}"
+
+
+def as_written(processor: PVCProcessor, messages: list[dict[str, Any]]) -> BatchFeature:
+    """A conversation's inputs with reserved tokens in its texts as InternVL takes them: as tokens.
+
+    PVC's own `apply_chat_template` makes them text before (docs/security.md), on purpose; the rest is the same.
+    """
+    return ProcessorMixin.apply_chat_template(
+        processor, messages, add_generation_prompt=True, tokenize=True, return_dict=True
+    )
 
 
 def source_encoder(folder: Path) -> tuple[Encode, str]:

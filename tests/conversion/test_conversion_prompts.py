@@ -15,6 +15,7 @@ from conversion import convert, verify_folder
 from conversion.prompt_battery import CONVERSATIONS, TEXTS
 from conversion.prompts import named_template
 from conversion.tokenizer import load_tokenizer
+from conversion.verify_prompts import as_written
 
 
 REFERENCES = Path(__file__).parent / "references"
@@ -71,9 +72,7 @@ def test_conversations_have_the_ids_of_internvls_chat(tmp_path, name):
     processor = AutoProcessor.from_pretrained(tmp_path / "target")
     assert processor.tokens_per_step * processor.image_repeats == 4
     for conversation, expected in zip(CONVERSATIONS, entry["prompts"], strict=True):
-        inputs = processor.apply_chat_template(
-            list(messages_of(conversation)), add_generation_prompt=True, tokenize=True, return_dict=True
-        )
+        inputs = as_written(processor, list(messages_of(conversation)))
         assert np.array(inputs["input_ids"]).flatten().tolist() == expected, conversation
 
 
