@@ -34,7 +34,7 @@ class StreamRun:
         self.curve: list[tuple[float, float]] = []
         self.picture = ""
         self.behind = 0.0
-        self._thumbnails: dict[int, str] = {}
+        self._thumbnails: dict[Any, str] = {}  # by a frame's index
         self._began = time.monotonic()
         self._one_at_a_time = threading.Lock()
 
@@ -47,13 +47,15 @@ class StreamRun:
             novelty = self.stream.append(picture, seconds=seconds).novelty.max()
             self.picture = data_uri(picture, 320)
             thumbnails = {**self._thumbnails, self.stream.num_frames - 1: data_uri(picture, 64)}
-            self._thumbnails = {frame.index: thumbnails[frame.index] for frame in self.stream.frames}
+            frames: Any = self.stream.frames
+            self._thumbnails = {frame.index: thumbnails[frame.index] for frame in frames}
             self.curve.append((seconds, float(novelty)))
 
     def in_view(self) -> list[tuple[StreamFrame, str]]:
         """The frames that the text model sees, each with its thumbnail as a data URI."""
+        frames: Any = self.stream.frames  # of one stream a plain list
         thumbnails = self._thumbnails
-        return [(frame, thumbnails.get(frame.index, "")) for frame in self.stream.frames]
+        return [(frame, thumbnails.get(frame.index, "")) for frame in frames]
 
     def play(self, path: str, fps: float) -> Iterator[None]:
         """Appends `fps` frames per second of a clip, each when it is due; yields after each.
