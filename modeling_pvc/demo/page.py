@@ -120,4 +120,7 @@ def serve(model: Any, processor: Any, host: str = "127.0.0.1", port: int = 7860)
         os.environ["GRADIO_TEMP_DIR"] = folder
         processor.media_policy = visitors_policy(folder)
         page, _ = build(model, processor)
-        launch(page, host, port)
+        try:
+            launch(page, host, port)
+        except OSError as error:
+            raise OSError(f"Port {port} of {host} cannot be opened; pass another with --port.") from error

@@ -49,8 +49,13 @@ class Sessions:
         self._sessions: collections.OrderedDict[str, Session] = collections.OrderedDict()
         self._lock = threading.Lock()
 
-    def __getitem__(self, name: str) -> Session:
-        """The visitor of that name, new if there was none; of too many the one seen longest ago is forgotten."""
+    def __getitem__(self, name: str | None) -> Session:
+        """The visitor of that name, new if there was none; of too many the one seen longest ago is forgotten.
+
+        Raises `ValueError` for a request that belongs to no session.
+        """
+        if name is None:
+            raise ValueError("The request belongs to no session; use the page in a browser.")
         with self._lock:
             if name not in self._sessions:
                 chats = collections.deque([PVCChat(self.model, self.processor)], maxlen=UNDO_TURNS + 1)
@@ -65,10 +70,10 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def end(self, name: str) -> None:
+    def end(self, name: str | None) -> None:
         """Stops what runs for a visitor and deletes the files that no other visitor has."""
         with self._lock:
-            session = self._sessions.pop(name, None)
+            session = self._sessions.pop(name, None) if name is not None else None
             if session is None:
                 return
             others = [other.files for other in self._sessions.values()]

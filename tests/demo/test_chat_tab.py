@@ -1,5 +1,6 @@
 """Turns as the chat tab shows them: what a stop, an error and an option leave behind."""
 
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -86,6 +87,23 @@ def test_options_reach_the_processor(tab, clip):
     assert "3 frames" in page[tab.costs]
     page = page_after(ask(tab, "One", [str(clip)], frames=4, budget=2))
     assert "2 frames (of 4, for the budget)" in page[tab.costs]
+
+
+def test_a_taken_port_is_named(model, processor, monkeypatch):
+    from modeling_pvc.demo.page import serve
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # which `serve` sets
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    before = processor.media_policy
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        try:
+            with pytest.raises(OSError, match=f"Port {port} of 127.0.0.1 cannot be opened; pass another with --port"):
+                serve(model, processor, port=port)
+        finally:
+            processor.media_policy = before
 
 
 def test_videos_are_told_by_name():

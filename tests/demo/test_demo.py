@@ -162,6 +162,8 @@ def test_sessions_share_nothing_and_leave_nothing(model, processor, tmp_path):
     assert [file.exists() for file in files] == [False, True]
     sessions.end("b")
     sessions.end("b")
+    with pytest.raises(ValueError, match="belongs to no session"):
+        sessions[None]
     assert not files[1].exists()
     for number in range(MAX_SESSIONS + 3):
         sessions[str(number)]
