@@ -5,6 +5,7 @@ What that server lacks is in this file. Needed up to transformers 5.24, the newe
 
 * `_enter_lists`: it loads what transformers' lists of model classes name, and knows by them what a model takes;
 * `OWN_SAMPLING`: it asks every model for 32 frames of a video;
+* `_refuse_templates`: it renders whatever template a request brings;
 * `_bound_answers`: it lets prompt and answer run past the positions of the text model;
 * `_complete_app`: what is wrong with a request is answered with status 500, `/v1/models` lists the cache and not the
   model that is served, and `/load_model` loads any other beside it.
@@ -18,6 +19,7 @@ from unittest import mock
 import torch
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto import modeling_auto
+from transformers.processing_utils import ProcessorMixin
 from transformers.utils.import_utils import is_accelerate_available, is_serve_available
 
 from ..inference.answers import max_positions
@@ -78,9 +80,23 @@ def _build(build_server, folder: str, media_policy: MediaPolicy, manager, *args,
     (loaded,) = manager.loaded_models.values()
     _bound_answers(loaded.model)
     loaded.processor.media_policy = media_policy
+    _refuse_templates(loaded.processor)
     entry = {"id": folder, "object": "model", "created": int(time.time()), "owned_by": "modeling-pvc"}
     manager.get_gen_models = lambda: [entry]
     return _complete_app(build_server(manager, *args, **kwargs), folder)
+
+
+def _refuse_templates(processor: ProcessorMixin) -> None:
+    """A template is a program; a request's could run for ever."""
+    render = processor.apply_chat_template
+
+    @functools.wraps(render)
+    def checked(conversation, chat_template=None, **kwargs):
+        if chat_template is not None:
+            raise ValueError("A request has a chat_template of its own; this server has its checkpoint's alone.")
+        return render(conversation, **kwargs)
+
+    processor.apply_chat_template = checked
 
 
 def _bound_answers(model: PreTrainedModel) -> None:

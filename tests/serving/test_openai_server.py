@@ -119,6 +119,12 @@ def test_bad_requests_are_refused_with_the_reason(client, messages, message):
     assert ask(client, user("Which shape comes first?")).choices[0].message.content
 
 
+def test_a_request_brings_no_template(client):
+    options = {"extra_body": {"chat_template_kwargs": {"chat_template": "{{ messages }}"}}}
+    with pytest.raises(openai.BadRequestError, match="chat_template of its own"):
+        ask(client, user("What?"), **options)
+
+
 def test_a_typed_placeholder_is_text(client):
     assert ask(client, user("What is in <VIDEO_CONTEXT>?")).choices[0].message.content
 
