@@ -167,7 +167,7 @@ class PVCTemporalAttention(PVCVisionAttention):
             start = stop
         # once for all groups, since sharded weights are gathered at each call (ZeRO-3), and before it is transposed:
         # one matrix product, where a view would make a batch of them
-        projected = self.o_proj(_joined(attended)).split([len(rows) for rows in attended])
+        projected = self.o_proj(_joined(attended)).split([rows.shape[0] for rows in attended])
         output = _joined([_steps_first(rows, group) for rows, group in zip(projected, groups)])
         return output, None if weights[0] is None else tuple(weights)
 

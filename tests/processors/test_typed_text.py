@@ -94,10 +94,10 @@ def test_what_cannot_be_made_safe_is_named():
 
 def test_collators(processor):
     collator = PVCDataCollator(processor)
-    row = {
-        "messages": [{"role": "user", "content": "a<IMG_CONTEXT>b"}, {"role": "assistant", "content": "<|im_end|>c"}]
-    }
-    batch = collator([row])
+    answer = {"role": "assistant", "content": "<|im_end|>c"}
+    with pytest.raises(ValueError, match="Row 0 of the batch: `messages`, message 0 has <IMG_CONTEXT> in its text"):
+        collator([{"messages": [{"role": "user", "content": "a<IMG_CONTEXT>b"}, answer]}])
+    batch = collator([{"messages": [{"role": "user", "content": "a<|im_start|>b"}, answer]}])
     trained = batch["input_ids"][0][batch["labels"][0] != -100]
     assert processor.decode(trained) == "<\u200b|im_end|>c<|im_end|>"
     assert processor.image_token_id not in batch["input_ids"]
