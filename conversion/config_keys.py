@@ -54,7 +54,8 @@ def check_keys(config: dict[str, Any], text_fields: Collection[str], ignored: Co
     layout, lists = config["model_type"], known_keys()
     if layout == "pvc_internvl":  # nothing is published about its config, but that it merges more
         fixed = lists["internvl_chat"]["fixed"]
-        return _check_fixed({key: fixed[key] for key in fixed if key != "downsample_ratio"}, config)
+        present = {key: rule for key, rule in fixed.items() if key in config and key != "downsample_ratio"}
+        return _check_fixed(present, config)
     text = "llm_config" if layout == "internvl_chat" else "text_config"
     vision = f"vision_config of {layout}"
     parts = {layout: config, vision: config.get("vision_config") or {}, "text": config.get(text) or {}}
