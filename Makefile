@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo page test lint types docs compat serve-test clean
+.PHONY: demo page test rehearsal lint types docs compat serve-test clean
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,7 +20,7 @@ $(VENV)/quantizers: $(VENV)/installed
 
 test: $(VENV)/installed $(VENV)/quantizers
 	PYTHONPATH=$(VENV)/quantizers $(BIN)/python -m pytest -q -m quantized
-	$(BIN)/python -m pytest -q -n auto -m "not quantized"
+	$(BIN)/python -m pytest -q -n auto -m "not quantized and not rehearsal"
 
 # The page in a browser. gradio wants an older Pillow than constraints.txt has, so that its environment is its own.
 $(VENV)-page/installed: setup.cfg
@@ -30,6 +30,10 @@ $(VENV)-page/installed: setup.cfg
 
 page: $(VENV)-page/installed
 	$(VENV)-page/bin/python -m pytest -q tests/demo
+
+# The GPU day at the tiny shape on a CPU, which leaves no core for anything beside it.
+rehearsal: $(VENV)/installed
+	$(BIN)/python -m pytest -q -m rehearsal tests/benchmarks
 
 compat:
 	$(PYTHON) .ci/compat.py

@@ -49,6 +49,7 @@ def section(docs, marker):
 
 
 @pytest.mark.slow
+@pytest.mark.rehearsal
 @pytest.mark.timeout(1800)
 def test_the_whole_day_runs_and_fills_its_tables(tmp_path, docs, capfd):
     folder = tmp_path / "day"
