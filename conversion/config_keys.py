@@ -55,18 +55,17 @@ def check_keys(config: dict[str, Any], text_fields: Collection[str], ignored: Co
     if layout == "pvc_internvl":  # nothing is published about its config, but that it merges more
         fixed = lists["internvl_chat"]["fixed"]
         present = {key: rule for key, rule in fixed.items() if key in config and key != "downsample_ratio"}
-        return _check_fixed(present, config)
+        _check_fixed(present, config)
+        return
     text = "llm_config" if layout == "internvl_chat" else "text_config"
     vision = f"vision_config of {layout}"
     parts = {layout: config, vision: config.get("vision_config") or {}, "text": config.get(text) or {}}
     for name, values in parts.items():
         more = {*ignored, *(text_fields if name == "text" else ())}
-        both = (lists[name], lists["everywhere"])
-        for part in both:
+        for part in (lists[name], lists["everywhere"]):
             _check_fixed(part["fixed"], values)
             more.update(part["used"], part["fixed"], part["harmless"])
         _check_known(more, values, name)
-    return None
 
 
 def _check_fixed(fixed: dict[str, dict[str, Any]], values: dict[str, Any]) -> None:

@@ -206,7 +206,7 @@ class PVCProcessor(ProcessorMixin):
         """
         conversation = normalize_messages(conversation)
         check_messages(conversation)
-        conversation = self._with_plain_text(conversation, "messages")
+        conversation = self._with_plain_text(conversation, "messages", self._reserved_tokens())
         return super().apply_chat_template(conversation, *args, **kwargs)
 
     def plain_text(self, *pieces: str) -> list[str]:
@@ -216,10 +216,14 @@ class PVCProcessor(ProcessorMixin):
         A zero-width space (U+200B) behind its first character makes such a token text, for any engine that gets the
         prompt as a string. Raises `ValueError` for a token that this does not break.
         """
-        joined, reserved = "".join(pieces), self._reserved_tokens()
-        cuts = sorted({match.start() + 1 for token in reserved for match in _beginnings(token, joined)})
-        if not cuts:
+        return self._plain(pieces, self._reserved_tokens())
+
+    def _plain(self, pieces: Sequence[str], reserved: list[str]) -> list[str]:
+        joined = "".join(pieces)
+        spelt = [token for token in reserved if token in joined]  # quick, where there are a thousand of them
+        if not spelt:
             return list(pieces)
+        cuts = sorted({match.start() + 1 for token in spelt for match in _beginnings(token, joined)})
         broken, first = [], 0
         for piece in pieces:
             last = first + len(piece)
@@ -239,36 +243,36 @@ class PVCProcessor(ProcessorMixin):
         tokens += [self.image_token, self.video_token, self.image_start_token, self.image_end_token]
         return sorted({token for token in tokens if token.strip()} - set(SPOKEN_TOKENS))
 
-    def _with_plain_text(self, item: Any, name: str) -> Any:
+    def _named_plain(self, pieces: Sequence[str], name: str, reserved: list[str]) -> list[str]:
+        try:
+            return self._plain(pieces, reserved)
+        except ValueError as error:
+            raise ValueError(f"In {name}: {error}") from error
+
+    def _with_plain_text(self, item: Any, name: str, reserved: list[str]) -> Any:
         """Messages, or what is in them, with every string through `plain_text`; sources of media stay as they are."""
         if isinstance(item, str):
-            try:
-                return self.plain_text(item)[0]
-            except ValueError as error:
-                raise ValueError(f"In {name}: {error}") from error
+            return self._named_plain([item], name, reserved)[0]
         if isinstance(item, (list, tuple)):
-            return [self._with_plain_text(element, f"{name}[{i}]") for i, element in enumerate(item)]
+            return [self._with_plain_text(element, f"{name}[{i}]", reserved) for i, element in enumerate(item)]
         if not isinstance(item, dict):
             return item
         content = item.get("content")
         plain = {
-            self._with_plain_text(key, name): self._with_plain_text(value, f"{name}[{key!r}]")
+            self._with_plain_text(key, name, reserved): self._with_plain_text(value, f"{name}[{key!r}]", reserved)
             for key, value in item.items()
             if key != "content" or not isinstance(content, (list, tuple))
         }
         if isinstance(content, (list, tuple)):
-            plain["content"] = self._blocks_with_plain_text(content, f"{name}['content']")
+            plain["content"] = self._blocks_with_plain_text(content, f"{name}['content']", reserved)
         return plain
 
-    def _blocks_with_plain_text(self, blocks: Sequence[Any], name: str) -> list[Any]:
+    def _blocks_with_plain_text(self, blocks: Sequence[Any], name: str, reserved: list[str]) -> list[Any]:
         """Blocks whose texts are safe together, as a template may put them side by side."""
         texts = [block["text"] for block in blocks if block["type"] == "text"]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError(f"{name} has a block whose 'text' is no string.")
-        try:
-            plain = iter(self.plain_text(*texts))
-        except ValueError as error:
-            raise ValueError(f"In {name}: {error}") from error
+        plain = iter(self._named_plain(texts, name, reserved))
         return [{"type": "text", "text": next(plain)} if block["type"] == "text" else block for block in blocks]
 
     def __call__(

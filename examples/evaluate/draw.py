@@ -10,7 +10,6 @@ and then, from the same folder, in an environment that has lmms-eval (docs/evalu
 """
 
 import argparse
-import itertools
 import json
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ from data import make_sample
 
 def rows(kind: str, seed: int, count: int, folder: Path):
     """`count` questions, one about each picture or clip, whose files are written."""
-    for index in itertools.islice(itertools.count(), count):
+    for index in range(count):
         sample = make_sample(kind, "test", seed, index)
         path = folder / f"{kind}{index:03}.{'png' if kind == 'image' else 'mkv'}"
         if kind == "image":

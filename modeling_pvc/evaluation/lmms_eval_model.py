@@ -3,6 +3,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,9 @@ class AnswerFile:
         if whole and whole[0] != settings:
             raise ValueError(f"{path} holds answers of {whole[0]}, not of {settings}. Name another file.")
         self._answers = {tuple(key): text for key, text in whole[1:]}
-        path.write_text("".join(f"{json.dumps(line)}\n" for line in whole or [settings]))
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        unfinished.write_text("".join(f"{json.dumps(line)}\n" for line in whole or [settings]))
+        os.replace(unfinished, path)
 
     def __contains__(self, key: tuple) -> bool:
         return key in self._answers

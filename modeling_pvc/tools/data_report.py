@@ -1,24 +1,23 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """What a data set costs before a run: rows, media and tokens per row, without decoding frames; and what is refused."""
 
-import io
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from tqdm import tqdm
 from transformers.processing_utils import ProcessorMixin
 
-from ..media_pvc import VideoSource, block_source, open_source
+from ..media_pvc import BLOCK_OPTIONS, VideoSource, block_source, open_source
+from ..pictures_pvc import ORIENTATION_TAG, open_picture
 from ..training.datasets import filled_conversations, read_files
 from ..training.rows import media_blocks
 
 
 QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: values that swap width and height
+TURNED = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
 
 
 @dataclass
@@ -97,22 +96,25 @@ def _spans(processor: ProcessorMixin, blocks: list[dict]) -> list[str]:
     if blocks and blocks[0]["type"] == "image":
         tiles = [_tiles(processor, block) for block in blocks]
         return [processor.replace_image_token({"num_patches": tiles}, i) for i in range(len(tiles))]
-    options = ("num_frames", "fps", "max_frames", "start", "end")
-    videos = [VideoSource(block_source(b), {key: b[key] for key in options if key in b}) for b in blocks]
+    videos = [VideoSource(block_source(block), _options(block)) for block in blocks]
     clips = processor.video_processor.select_frames(videos)
     return [processor.frame_lines(range(len(clip.indices))) for clip in clips]
 
 
 def _tiles(processor: ProcessorMixin, block: dict[str, Any]) -> int:
     width, height = _image_size(block_source(block))
-    limit = {key: block[key] for key in ("max_image_tiles",) if key in block}
-    return processor._get_num_multimodal_tokens(image_sizes=[(height, width)], **limit).num_image_patches[0]
+    sizes = [(height, width)]
+    return processor._get_num_multimodal_tokens(image_sizes=sizes, **_options(block)).num_image_patches[0]
+
+
+def _options(block: dict[str, Any]) -> dict[str, Any]:
+    return {key: block[key] for key in BLOCK_OPTIONS[block["type"]] if key in block}
 
 
 def _image_size(source: Any) -> tuple[int, int]:
     data, _ = open_source(source)
-    with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as picture:
-        turned = picture.getexif().get(ORIENTATION) in TURNED
+    with open_picture(data) as picture:
+        turned = picture.getexif().get(ORIENTATION_TAG) in TURNED
         return picture.size[::-1] if turned else picture.size
 
 

@@ -19,6 +19,8 @@ from .rows import media_blocks, other_columns, read_conversations
 if TYPE_CHECKING:
     from datasets import Dataset
 
+READ_AHEAD = 4096  # characters, of which one is no space
+
 
 def load_media_dataset(
     paths: str | Path | list[str | Path],
@@ -108,6 +110,9 @@ def _parts(file: Path, media_root: str | Path | None) -> list[_Part]:
 def _read_meta(file: Path) -> dict[str, dict] | None:
     if file.suffix != ".json":
         return None
+    with file.open(encoding="utf-8-sig") as text:
+        if not text.read(READ_AHEAD).lstrip().startswith("{"):  # a list of rows, which may be large
+            return None
     try:
         meta = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError:

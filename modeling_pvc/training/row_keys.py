@@ -13,7 +13,9 @@ from ..media_pvc import BLOCK_OPTIONS
 
 CONVERSATION_COLUMNS = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
 MEDIA_COLUMNS = {"image": ("images", "image"), "video": ("videos", "video")}
-HONOURED_COLUMNS = {*CONVERSATION_COLUMNS, "images", "image", "videos", "video", "system", "start", "end", "label"}
+# what `read_conversations` takes up; `label`, KTO's, is for the trainer
+READ_COLUMNS = {*CONVERSATION_COLUMNS, *MEDIA_COLUMNS["image"], *MEDIA_COLUMNS["video"], "system", "start", "end"}
+HONOURED_COLUMNS = {*READ_COLUMNS, "label"}
 
 _HARMLESS = """
     id idx index uid uuid key source data_source dataset dataset_name ds_name origin_dataset origin_split split subset

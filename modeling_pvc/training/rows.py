@@ -19,6 +19,7 @@ from .row_keys import (
     CONVERSATION_COLUMNS,
     LOSS_FLAGS,
     MEDIA_COLUMNS,
+    READ_COLUMNS,
     check_block,
     check_columns,
     check_message,
@@ -74,8 +75,7 @@ def read_conversations(row: Mapping[str, Any], name: str) -> dict[str, list[dict
 
 def other_columns(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The columns of a row that `read_conversations` does not take up."""
-    used = {*CONVERSATION_COLUMNS, "system", "start", "end", *(key for keys in MEDIA_COLUMNS.values() for key in keys)}
-    return {column: value for column, value in common_form(row, name).items() if column not in used}
+    return {column: value for column, value in common_form(row, name).items() if column not in READ_COLUMNS}
 
 
 def media_blocks(messages: list[dict]) -> list[dict]:

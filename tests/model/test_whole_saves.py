@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import transformers.modeling_utils
 from conftest import small_config
 
-from modeling_pvc import PVCForConditionalGeneration, preset_processor
+from modeling_pvc import PVCForConditionalGeneration, card_pvc, preset_processor
 from modeling_pvc.compat_pvc import whole_folder
 
 
@@ -48,6 +49,13 @@ def test_shards_of_an_earlier_save_go(model, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine" and not list(tmp_path.glob(".*"))
     loaded = PVCForConditionalGeneration.from_pretrained(tmp_path)
     assert all((a == b).all() for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+
+
+def test_a_torch_without_distributed_saves(model, tmp_path, monkeypatch):
+    """Such builds have no `torch.distributed.is_initialized`."""
+    monkeypatch.setattr(card_pvc, "dist", SimpleNamespace(is_available=lambda: False))
+    model.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "model.safetensors").is_file()
 
 
 def test_names_of_folders(tmp_path, monkeypatch):

@@ -82,8 +82,8 @@ def reference_resize(image: Image.Image, width: int, height: int) -> Image.Image
     return image.resize((width, image.height), Image.BICUBIC).resize((width, height), Image.BICUBIC)
 
 
-def reference_grid(width: int, height: int, min_num: int, max_num: int, image_size: int) -> tuple[int, int]:
-    """InternVL's search for the grid with the closest aspect ratio, (columns, rows)."""
+def reference_grids(min_num: int, max_num: int) -> tuple[tuple[int, int], ...]:
+    """InternVL's grids, smallest first, by a cubic search; the order of its set decides ties."""
     ratios = {
         (i, j)
         for n in range(min_num, max_num + 1)
@@ -91,8 +91,13 @@ def reference_grid(width: int, height: int, min_num: int, max_num: int, image_si
         for j in range(1, n + 1)
         if min_num <= i * j <= max_num
     }
+    return tuple(sorted(ratios, key=lambda ratio: ratio[0] * ratio[1]))
+
+
+def reference_grid(width: int, height: int, min_num: int, max_num: int, image_size: int) -> tuple[int, int]:
+    """InternVL's search for the grid with the closest aspect ratio, (columns, rows)."""
     best_difference, best = float("inf"), (1, 1)
-    for ratio in sorted(ratios, key=lambda ratio: ratio[0] * ratio[1]):
+    for ratio in reference_grids(min_num, max_num):
         difference = abs(width / height - ratio[0] / ratio[1])
         if difference < best_difference:
             best_difference, best = difference, ratio

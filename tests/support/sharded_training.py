@@ -5,9 +5,12 @@ The two get a pair of batches of different media in each step. One process steps
 
 import itertools
 import os
+import time
 
+import pytest
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from batches import pixels, prompt
 from conftest import small_model
 from peft import get_peft_model
@@ -26,6 +29,18 @@ PAIRS = list(itertools.combinations_with_replacement(KINDS, 2)) + [
     ("both", "text"),
     ("text", "text"),
 ]
+
+
+def in_two_processes(worker, folder, *arguments, seconds=300):
+    """Runs `worker(rank, address, *arguments)` as ranks 0 and 1; fails where one waits for the other for ever."""
+    address = f"file://{folder / 'store'}"
+    context = mp.spawn(worker, args=(address, *arguments), nprocs=2, join=False)
+    deadline = time.monotonic() + seconds
+    while not context.join(timeout=5):
+        if time.monotonic() > deadline:
+            for process in context.processes:
+                process.kill()
+            pytest.fail("a rank waits for a collective that the other never enters")
 
 
 def loss_of(model, kind):

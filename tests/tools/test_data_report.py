@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from modeling_pvc import PVCDataCollator, load_media_dataset
 from modeling_pvc.tools.cli import main
@@ -33,11 +34,13 @@ def test_tokens_are_those_of_the_collator(checkpoint, processor, picture, clip, 
     assert [(cost.images, cost.videos) for cost in expected] == [(2, 0), (0, 1), (0, 0)]
     assert isinstance(expected[0], RowCost)
 
-    bad = [{"messages": chat, "tools": "x"}, {"messages": chat, "image": "gone.png"}]
+    Image.new("RGB", (8, 8)).save(tmp_path / "page.eps")  # which training would not read either
+    bad = [{"messages": chat, "tools": "x"}, *({"messages": chat, "image": name} for name in ("gone.png", "page.eps"))]
     file.write_text("\n".join(map(json.dumps, rows + bad)))
     assert main(["data", str(file), "--model", str(checkpoint)]) == 0
     printed = capsys.readouterr().out
-    assert "rows      3 read, 2 refused" in printed and "images    2" in printed and "videos    1" in printed
+    assert "rows      3 read, 3 refused" in printed and "images    2" in printed and "videos    1" in printed
     assert f"tokens    {sum(c.tokens for c in expected)}, {sum(c.visual_tokens for c in expected)} of them" in printed
     assert "train.jsonl, row 3 has the column `tools`" in printed
     assert "train.jsonl, row 4: " in printed and "gone.png" in printed
+    assert "train.jsonl, row 5: " in printed and "page.eps" in printed

@@ -6,29 +6,21 @@ import math
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch.multiprocessing as mp
 from accelerate.commands.config.config_args import load_config_from_file
-from sharded_training import PAIRS, TOLERANCE, train_alone, train_in_deepspeed, train_in_torch
+from sharded_training import PAIRS, TOLERANCE, in_two_processes, train_alone, train_in_deepspeed, train_in_torch
 
 
 ROOT = Path(__file__).parents[2]
 
 
 def spawn(worker, tmp_path, trainings):
-    """Losses [step] of `worker` by training and rank; fails where a rank waits for the other for ever."""
+    """Losses [step] of `worker` by training and rank."""
     results = mp.Manager().dict()
-    address = f"file://{tmp_path / 'store'}"
-    context = mp.spawn(worker, args=(address, trainings, results), nprocs=2, join=False)
-    deadline = time.monotonic() + 300
-    while not context.join(timeout=5):
-        if time.monotonic() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail("a rank waits for a collective that the other never enters")
+    in_two_processes(worker, tmp_path, trainings, results)
     return results
 
 

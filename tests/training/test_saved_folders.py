@@ -2,19 +2,15 @@
 
 import json
 import sys
-import time
 
-import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from batches import batch_of
 from conftest import small_model
 from isolated import run_isolated
+from sharded_training import in_two_processes, shard
 from torch.distributed._composable.replicate import replicate
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 from modeling_pvc import PVCForConditionalGeneration, pvc_lora_config
 
@@ -38,12 +34,8 @@ def save_in_process(rank, address, folder):
     """A model under FSDP2, and one under DDP's `replicate`, both saved by both ranks."""
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     torch.set_num_threads(1)
-    mesh = init_device_mesh("cpu", (2,))
     model = small_model()
-    for module in model.modules():
-        if type(module).__name__ in model._no_split_modules:
-            fully_shard(module, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    shard(model)
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     wrapper = type(model)
     model.save_pretrained(folder / "fsdp2", is_main_process=rank == 0, state_dict=weights)
@@ -51,17 +43,6 @@ def save_in_process(rank, address, folder):
     model = replicate(small_model())
     model.save_pretrained(folder / "replicate", is_main_process=rank == 0)
     dist.destroy_process_group()
-
-
-def save_in_two_processes(folder):
-    address = f"file://{folder / 'store'}"
-    context = mp.spawn(save_in_process, args=(address, folder), nprocs=2, join=False)
-    deadline = time.monotonic() + 120
-    while not context.join(timeout=5):
-        if time.monotonic() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail("a rank waits for the other")
 
 
 def save_here(folder):
@@ -81,7 +62,7 @@ def save_here(folder):
 
 def test_folders_load_without_the_package(tmp_path):
     save_here(tmp_path)
-    save_in_two_processes(tmp_path)
+    in_two_processes(save_in_process, tmp_path, tmp_path, seconds=120)
     batch = batch_of([0, 3])
     with torch.no_grad():
         torch.save((batch, small_model()(**batch).logits), tmp_path / "expected.pt")

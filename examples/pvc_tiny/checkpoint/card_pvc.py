@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-import torch
+import torch.distributed as dist
 from huggingface_hub import ModelCard
 from transformers.utils import PushToHubMixin, logging
 
@@ -90,7 +90,8 @@ class PublishedModel(PushToHubMixin):
             self.__class__ = own
 
     def _save_whole(self, save_directory, *args, **kwargs):
-        shared = torch.distributed.is_initialized() or kwargs.get("distributed_checkpoint")
+        is_distributed = dist.is_available() and dist.is_initialized()
+        shared = is_distributed or kwargs.get("distributed_checkpoint")
         if args or shared or kwargs.get("push_to_hub"):
             return super().save_pretrained(save_directory, *args, **kwargs)
         with whole_folder(save_directory) as unfinished:
