@@ -38,7 +38,7 @@ HTML_BEGINNINGS = (b"<!doctype html", b"<html")
 
 # Options that a content block may carry for its own image or video.
 BLOCK_OPTIONS = {"image": ("max_image_tiles",), "video": ("num_frames", "fps", "max_frames", "start", "end")}
-BLOCK_KEYS = ("type", "text", "image", "video", "video_url", "url", "path", "base64")
+BLOCK_KEYS = ("type", "text", "image", "video", "image_url", "video_url", "url", "path", "base64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -586,9 +586,9 @@ def _normalize_block(block: dict) -> dict:
     block = {key: value for key, value in block.items() if value is not None}
     if block["type"] == "text" and not isinstance(block.get("text"), str):
         raise ValueError(f"A text block has the text {block.get('text')!r:.100}; a string is needed.")
-    kind = block["type"].removesuffix("_url")  # OpenAI's name; transformers reads their image blocks itself
-    if block["type"] in ("text", "image_url"):
+    if block["type"] == "text":
         return block
+    kind = block["type"].removesuffix("_url")  # OpenAI's name
     if kind not in BLOCK_OPTIONS:
         raise ValueError(f"PVC reads text, image and video blocks, not {kind!r}.")
     options = {key: value for key, value in block.items() if key not in BLOCK_KEYS}
@@ -611,7 +611,7 @@ def _normalize_block(block: dict) -> dict:
 def block_source(block: dict) -> Any | None:
     """The medium of an image or video block of a message, whichever key holds it, or None.
 
-    OpenAI's blocks `{"type": "video_url", "video_url": {"url": ...}}` are read, too.
+    OpenAI's blocks `{"type": "image_url", "image_url": {"url": ...}}` are read, too.
     """
     if block.get("base64") is not None:
         return "data:;base64," + block["base64"]

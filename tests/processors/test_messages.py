@@ -87,6 +87,15 @@ def test_openais_blocks(processor, picture, clip):
         assert torch.equal(actual[key], expected[key])
 
 
+def test_options_of_openais_pictures_are_not_dropped(processor, picture):
+    block = {"type": "image_url", "image_url": {"url": str(picture)}}
+    ours = {"type": "image", "image": str(picture), "max_image_tiles": 1}
+    expected, actual = (encode(processor, user(b, text())) for b in (ours, {**block, "max_image_tiles": 1}))
+    assert torch.equal(actual["pixel_values"], expected["pixel_values"]) and len(actual["pixel_values"]) == 1
+    with pytest.raises(ValueError, match=r"Unknown options \['tiles'\]"):
+        encode(processor, user({**block, "tiles": 1}, text()))
+
+
 @pytest.mark.parametrize("kind", ["str", "Path", "file URL", "bytes", "bytes dict"])
 def test_sources_of_a_video(processor, clip, kind):
     expected = encode(processor, user({"type": "video", "video": str(clip)}, text()))
