@@ -107,10 +107,11 @@ def fit_budget(items: Sequence[BudgetItem], max_visual_tokens: int) -> list[int]
 def _image_items(processor: Any, images: list[ImageSource], options: dict) -> list[BudgetItem]:
     own = [image.max_image_tiles for image in images]
     limits = processor.image_processor.tile_limits(own, options.get("max_image_tiles"))
-    return [_image_item(processor, image, limit, options) for image, limit in zip(images, limits, strict=True)]
+    steps = processor.steps_of(images, options.get("image_steps"))
+    return [_image_item(processor, *each, options) for each in zip(images, limits, steps, strict=True)]
 
 
-def _image_item(processor: Any, image: ImageSource, limit: int, options: dict) -> BudgetItem:
+def _image_item(processor: Any, image: ImageSource, limit: int, steps: int, options: dict) -> BudgetItem:
     tiling = processor.image_processor
     pixels = tiling.process_image(image.source, input_data_format=options.get("input_data_format"))
     width, height = image_size(pixels)
@@ -127,9 +128,9 @@ def _image_item(processor: Any, image: ImageSource, limit: int, options: dict) -
     return BudgetItem(
         kind="tiles",
         wanted=taken(limit),
-        tokens_per_unit=processor.image_repeats * processor.tokens_per_step,
+        tokens_per_unit=steps * processor.tokens_per_step,
         fit=lambda tiles: taken(min(limit, within(tiles))),
-        limited=lambda tiles: ImageSource(image.source, within(tiles)),
+        limited=lambda tiles: ImageSource(image.source, within(tiles), steps),
     )
 
 

@@ -37,7 +37,10 @@ SOURCE_TYPES = (str, Path, bytes, bytearray, dict)
 HTML_BEGINNINGS = (b"<!doctype html", b"<html")
 
 # Options that a content block may carry for its own image or video.
-BLOCK_OPTIONS = {"image": ("max_image_tiles",), "video": ("num_frames", "fps", "max_frames", "start", "end")}
+BLOCK_OPTIONS = {
+    "image": ("max_image_tiles", "image_steps"),
+    "video": ("num_frames", "fps", "max_frames", "start", "end"),
+}
 BLOCK_KEYS = ("type", "text", "image", "video", "image_url", "video_url", "url", "path", "base64")
 
 
@@ -526,14 +529,15 @@ def _decode_data_url(url: str, policy: MediaPolicy) -> bytes:
 
 
 class ImageSource:
-    """One image of a call: a source or a loaded picture, and the limit of tiles for this image alone, if any.
+    """One image of a call: a source or a loaded picture; limit of tiles and steps of this image alone, if any.
 
     It and `VideoSource` are no dataclasses: transformers makes dictionaries of those that it finds in messages.
     """
 
-    def __init__(self, source: Any, max_image_tiles: int | None = None):
+    def __init__(self, source: Any, max_image_tiles: int | None = None, image_steps: int | None = None):
         self.source = source
         self.max_image_tiles = max_image_tiles
+        self.image_steps = image_steps
 
 
 class VideoSource:

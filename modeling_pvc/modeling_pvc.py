@@ -45,11 +45,15 @@ from .modeling_vision_pvc import (
     PVCVisionModelOutput,
     run_in_chunks,
 )
-from .temporal_cache_pvc import may_read_values, refuse_flat_frames
-
-
-# What `peft.LoraConfig(target_modules=None)` means for PVC: as for most models, queries and values.
-LORA_TARGETS = r".*language_model\..*\.(q_proj|v_proj|qkv_proj)"
+from .temporal_cache_pvc import (
+    TileRun,
+    interleaved_order,
+    may_read_values,
+    refuse_blind_prompt,
+    refuse_flat_frames,
+    tile_runs,
+    whole_steps,
+)
 
 
 def merge_patches(hidden_states: torch.Tensor, size: int) -> torch.Tensor:
@@ -167,6 +171,7 @@ class PVCModel(PVCPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_grid_thw: torch.LongTensor | None = None,
+        image_steps: torch.LongTensor | None = None,
         frames_per_chunk: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, PVCVisionModelOutput]:
@@ -183,6 +188,7 @@ class PVCModel(PVCPreTrainedModel):
                 pixel_values=pixel_values,
                 pixel_values_videos=pixel_values_videos,
                 video_grid_thw=video_grid_thw,
+                image_steps=image_steps,
                 frames_per_chunk=frames_per_chunk,
                 return_dict=True,
                 **kwargs,
@@ -190,33 +196,46 @@ class PVCModel(PVCPreTrainedModel):
         chunk = frames_per_chunk or self.config.vision_config.frames_per_chunk
         return self.compressor(outputs.last_hidden_state, outputs.steps, outputs.step_index, chunk), outputs
 
-    def _image_tokens(self, step_tokens: torch.Tensor) -> torch.Tensor:
-        """Tokens of the steps of all tiles [N * T, M, D_text] -> [N, T * M, D_text] in `config.image_token_order`."""
-        tokens = step_tokens.unflatten(0, (-1, self.config.vision_config.image_repeats))
+    def _tile_runs(self, pixel_values: torch.Tensor, image_steps: torch.LongTensor | None) -> list[TileRun]:
+        return tile_runs(len(pixel_values), image_steps, self.config.vision_config.image_repeats)
+
+    def _image_tokens(self, step_tokens: torch.Tensor, runs: list[TileRun]) -> list[torch.Tensor]:
+        """Tokens of the steps of all tiles [S, M, D_text] -> per run [N, T * M, D_text] in `image_token_order`."""
+        parts = step_tokens.split([run.num_tiles * run.num_steps for run in runs])
+        tokens = [part.unflatten(0, tuple(run)).flatten(1, 2) for part, run in zip(parts, runs)]
         if self.config.image_token_order == "sequential":
-            return tokens.flatten(1, 2)
-        phase, side = self.config.merge_size // FIRST_MERGE, self.compressor.grid_size // self.config.merge_size
-        tokens = tokens.unflatten(2, (side, side)).unflatten(1, (phase, phase))  # [N, phase, phase, side, side, D]
-        return tokens.permute(0, 3, 1, 4, 2, 5).flatten(1, 4)
+            return tokens
+        side, phase = self.compressor.grid_size // self.config.merge_size, self.config.merge_size // FIRST_MERGE
+        return [part[:, interleaved_order(side, phase, run.num_steps, part.device)] for part, run in zip(tokens, runs)]
 
     @accepts_precomputed_kwargs(modality="image")
     @can_return_tuple
     @auto_docstring(custom_intro="Visual tokens of image tiles, each encoded as a clip of `image_repeats` steps.")
     def get_image_features(
-        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor,
+        image_steps: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | PVCVisionModelOutput:
         r"""
         pixel_values (`torch.Tensor` of shape `(num_tiles, channels, height, width)`):
             Image tiles.
+        image_steps (`torch.LongTensor` of shape `(num_tiles,)`, *optional*):
+            Steps of each tile, instead of `config.vision_config.image_repeats`.
 
         Returns:
             The encoder's output, with the visual tokens `(num_tiles, tokens_per_tile, hidden_size)` in `pooler_output`
-            and `last_hidden_state` of shape `(num_tiles, image_repeats * (1 + num_patches), vision_hidden_size)`.
+            and `last_hidden_state` of shape `(num_tiles, steps * (1 + num_patches), vision_hidden_size)`. Where tiles
+            differ in steps, a list of visual tokens per tile, and the `last_hidden_state` of every step.
         """
-        tokens, outputs = self.encode(pixel_values=pixel_values, **kwargs)
-        repeats = self.config.vision_config.image_repeats
-        outputs.last_hidden_state = outputs.last_hidden_state.unflatten(0, (-1, repeats)).flatten(1, 2)
-        outputs.pooler_output = self._image_tokens(tokens)
+        tokens, outputs = self.encode(pixel_values=pixel_values, image_steps=image_steps, **kwargs)
+        runs = self._tile_runs(pixel_values, image_steps)
+        features = self._image_tokens(tokens, runs)
+        if len(runs) == 1:
+            outputs.last_hidden_state = outputs.last_hidden_state.unflatten(0, tuple(runs[0])).flatten(1, 2)
+            outputs.pooler_output = features[0]
+        else:
+            outputs.pooler_output = [tile for run in features for tile in run]
         return outputs
 
     @accepts_precomputed_kwargs(modality="video")
@@ -251,7 +270,7 @@ class PVCModel(PVCPreTrainedModel):
         outputs.pooler_output = [video.flatten(0, 1) for video in videos]
         return outputs
 
-    def _visual_tokens(self, pixel_values, pixel_values_videos, video_grid_thw, mm_encoder_outputs):
+    def _visual_tokens(self, pixel_values, pixel_values_videos, video_grid_thw, image_steps, mm_encoder_outputs):
         """Flat tokens of images and videos, each [tokens, D_text] or None, encoded here or handed in."""
         if mm_encoder_outputs:
             if pixel_values is not None or pixel_values_videos is not None:
@@ -260,11 +279,12 @@ class PVCModel(PVCPreTrainedModel):
             return [None if output is None else torch.cat(list(output.pooler_output)) for output in outputs]
         if pixel_values is None and pixel_values_videos is None:
             return None, None
-        tokens, _ = self.encode(pixel_values, pixel_values_videos, video_grid_thw)
-        num_image_steps = 0 if pixel_values is None else len(pixel_values) * self.config.vision_config.image_repeats
-        images = None if pixel_values is None else self._image_tokens(tokens[:num_image_steps]).flatten(0, 1)
+        tokens, _ = self.encode(pixel_values, pixel_values_videos, video_grid_thw, image_steps)
+        runs = [] if pixel_values is None else self._tile_runs(pixel_values, image_steps)
+        num_image_steps = sum(run.num_tiles * run.num_steps for run in runs)
+        images = [part.flatten(0, 1) for part in self._image_tokens(tokens[:num_image_steps], runs)] if runs else None
         videos = None if pixel_values_videos is None else tokens[num_image_steps:].flatten(0, 1)
-        return images, videos
+        return None if images is None else torch.cat(images), videos
 
     def get_placeholder_mask(
         self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor, token_id: int
@@ -301,7 +321,7 @@ class PVCModel(PVCPreTrainedModel):
         """
         if not may_read_values(mask) or (found := int(mask.sum())) == num_tokens:
             return mask
-        whole = _whole_steps(mask, self.config.tokens_per_step)
+        whole = whole_steps(mask, self.config.tokens_per_step)
         if int(whole.sum()) == num_tokens:
             return whole
         raise ValueError(
@@ -347,6 +367,7 @@ class PVCModel(PVCPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_grid_thw: torch.LongTensor | None = None,
+        image_steps: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         cache: Cache | None = None,
@@ -363,6 +384,8 @@ class PVCModel(PVCPreTrainedModel):
         video_grid_thw (`torch.LongTensor` of shape `(num_videos, 3)`, *optional*):
             `[num_frames, 1, 1]` of each video; needed when `pixel_values_videos` is 4-dimensional and does not hold
             one frame per prompt.
+        image_steps (`torch.LongTensor` of shape `(num_tiles,)`, *optional*):
+            Steps of each tile, instead of `config.vision_config.image_repeats`.
         mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
             Outputs of `get_image_features` (`"image"`) and `get_video_features` (`"video"`), instead of pixels.
         """
@@ -374,7 +397,9 @@ class PVCModel(PVCPreTrainedModel):
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
         video_grid_thw = self.complete_video_grid(pixel_values_videos, video_grid_thw, input_ids, inputs_embeds)
-        images, videos = self._visual_tokens(pixel_values, pixel_values_videos, video_grid_thw, mm_encoder_outputs)
+        images, videos = self._visual_tokens(
+            pixel_values, pixel_values_videos, video_grid_thw, image_steps, mm_encoder_outputs
+        )
         for modality, tokens, token_id in (
             ("image", images, self.config.image_token_id),
             ("video", videos, self.config.video_token_id),
@@ -385,7 +410,7 @@ class PVCModel(PVCPreTrainedModel):
                 tokens = tokens.to(inputs_embeds.device, inputs_embeds.dtype)
                 inputs_embeds = inputs_embeds.masked_scatter(mask.unsqueeze(-1), tokens)
             elif input_ids is not None and may_read_values(input_ids):
-                _refuse_blind_prompt(input_ids == token_id, cache, self.config.tokens_per_step, modality)
+                refuse_blind_prompt(input_ids == token_id, cache, self.config.tokens_per_step, modality)
 
         if joins:
             inputs_embeds = inputs_embeds + self._empty_encode()
@@ -398,30 +423,6 @@ class PVCModel(PVCPreTrainedModel):
             **kwargs,
         )
         return PVCModelOutputWithPast(**outputs, image_hidden_states=images, video_hidden_states=videos)
-
-
-def _whole_steps(mask: torch.Tensor, step: int) -> torch.Tensor:
-    """bool[B, L] -> the same without runs of True shorter than `step`, the number of tokens of one step.
-
-    Fewer in a row are no place for media but stray tokens, such as a model without training may have sampled.
-    """
-    if mask.shape[1] < step:
-        return torch.zeros_like(mask)
-    starts = nn.functional.pad(mask.unfold(1, step, 1).all(-1), (step - 1, step - 1))  # where a run of `step` begins
-    return starts.unfold(1, step, 1).any(-1)
-
-
-def _refuse_blind_prompt(mask: torch.Tensor, cache: Cache | None, step: int, modality: str) -> None:
-    """Raises when a prompt, bool[B, L], has placeholders but came without media, as when a trainer drops columns."""
-    if cache is not None and cache.get_seq_length() > 0:
-        return
-    if _whole_steps(mask, step).any():
-        name = "pixel_values" if modality == "image" else "pixel_values_videos"
-        raise ValueError(
-            f"The prompt has {int(mask.sum())} {modality} placeholders but no {modality} reached the model. Pass the "
-            f"processor's `{name}`. With TRL's SFT, DPO and KTO trainers, use the collators of modeling_pvc and "
-            "`pvc_training_args`; its GRPO and RLOO trainers pass on the images of the column `images` only."
-        )
 
 
 class TextHead:
@@ -588,13 +589,18 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
 
     @auto_docstring
     def get_image_features(
-        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor,
+        image_steps: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | PVCVisionModelOutput:
         r"""
         pixel_values (`torch.Tensor` of shape `(num_tiles, channels, height, width)`):
             Image tiles. See [`PVCModel.get_image_features`].
+        image_steps (`torch.LongTensor` of shape `(num_tiles,)`, *optional*):
+            Steps of each tile.
         """
-        return self.model.get_image_features(pixel_values=pixel_values, **kwargs)
+        return self.model.get_image_features(pixel_values=pixel_values, image_steps=image_steps, **kwargs)
 
     @auto_docstring
     def get_video_features(
@@ -623,6 +629,7 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_grid_thw: torch.LongTensor | None = None,
+        image_steps: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         cache: Cache | None = None,
@@ -640,6 +647,8 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
         video_grid_thw (`torch.LongTensor` of shape `(num_videos, 3)`, *optional*):
             `[num_frames, 1, 1]` of each video; needed when `pixel_values_videos` is 4-dimensional and does not hold
             one frame per prompt.
+        image_steps (`torch.LongTensor` of shape `(num_tiles,)`, *optional*):
+            Steps of each tile, instead of `config.vision_config.image_repeats`.
         mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
             Outputs of `get_image_features` (`"image"`) and `get_video_features` (`"video"`), instead of pixels.
 
@@ -663,6 +672,7 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
             pixel_values=pixel_values,
             pixel_values_videos=pixel_values_videos,
             video_grid_thw=video_grid_thw,
+            image_steps=image_steps,
             attention_mask=attention_mask,
             position_ids=position_ids,
             cache=cache,
@@ -680,16 +690,5 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
             video_hidden_states=outputs.video_hidden_states,
         )
 
-
-def _register_lora_targets() -> None:
-    """Tells PEFT, if it is installed."""
-    try:
-        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as known
-    except ImportError:
-        return
-    known["pvc"] = LORA_TARGETS
-
-
-_register_lora_targets()
 
 __all__ = ["PVCForConditionalGeneration", "PVCModel", "PVCPreTrainedModel", "PVCVisionModel"]

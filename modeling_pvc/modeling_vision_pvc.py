@@ -1,10 +1,11 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """The progressive vision encoder of PVC: an InternViT whose last layers see earlier steps (docs/architecture.md).
 
-`PVCVisionModel` takes frames of any mix of clips. An image tile is a static video of `image_repeats` steps, a video
-has one step per frame. Spatial layers see each distinct frame once; the repeats exist from the first progressive layer
-on. Progressive layers attend, causally in time and within a clip, to earlier steps at the same position, and AdaLN
-tells them which step it is: a table over the distinct steps of a batch, never a computation per token.
+`PVCVisionModel` takes frames of any mix of clips. An image tile is a static video of `image_repeats` steps, or of as
+many as `image_steps` says, a video has one step per frame. Spatial layers see each distinct frame once; the repeats
+exist from the first progressive layer on. Progressive layers attend, causally in time and within a clip, to earlier
+steps at the same position, and AdaLN tells them which step it is: a table over the distinct steps of a batch, never a
+computation per token.
 
 Shape vocabulary: N frames, S steps of all clips, K clips, T steps of one clip, P positions (patches + CLS), D width,
 H heads, d head width.
@@ -32,7 +33,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .card_pvc import PublishedModel
 from .compat_pvc import CACHE_NAME, takes_frame_counts
 from .configuration_pvc import PVCConfig, PVCVisionConfig
-from .temporal_cache_pvc import PVCTemporalCache, check_video_grid
+from .temporal_cache_pvc import PVCTemporalCache, TileRun, check_video_grid, tile_runs
 
 
 def eager_attention_forward(
@@ -503,6 +504,7 @@ class PVCVisionModel(PVCPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_grid_thw: torch.LongTensor | None = None,
+        image_steps: torch.LongTensor | None = None,
         temporal_cache: PVCTemporalCache | None = None,
         frames_per_chunk: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -516,6 +518,8 @@ class PVCVisionModel(PVCPreTrainedModel):
         video_grid_thw (`torch.LongTensor` of shape `(num_videos, 3)`, *optional*):
             `[num_frames, 1, 1]` of each video; needed when `pixel_values_videos` is 4-dimensional and more than one
             frame.
+        image_steps (`torch.LongTensor` of shape `(num_tiles,)`, *optional*):
+            Steps of each tile, instead of `config.image_repeats`. What a tile's first steps are does not depend on it.
         temporal_cache (`PVCTemporalCache`, *optional*):
             State of a stream, or of as many streams as there are videos: the frames continue it, and it is updated.
         frames_per_chunk (`int`, *optional*):
@@ -524,8 +528,9 @@ class PVCVisionModel(PVCPreTrainedModel):
             are recorded, and under ZeRO-3.
         """
         frames, num_tiles, video_shape = self._gather_frames(pixel_values, pixel_values_videos, video_grid_thw)
+        runs = tile_runs(num_tiles, image_steps, self.config.image_repeats)
         past = self._past_steps(temporal_cache, num_tiles, video_shape, video_grid_thw)
-        steps, step_index, groups = self.clip_layout(num_tiles, video_shape, video_grid_thw, frames.device, past)
+        steps, step_index, groups = self.clip_layout(runs, video_shape, video_grid_thw, frames.device, past)
         chunk = self._chunk_size(frames_per_chunk, kwargs)
 
         dtype = self.dtype
@@ -536,7 +541,7 @@ class PVCVisionModel(PVCPreTrainedModel):
         for layer in self.layers[:num_spatial_layers]:
             hidden_states = layer(hidden_states, frames_per_chunk=chunk, **kwargs)
 
-        hidden_states = self._repeat_frames(hidden_states, num_tiles)  # [S, P, D]
+        hidden_states = self._repeat_frames(hidden_states, runs)  # [S, P, D]
         step_table = self.step_embedding(steps, hidden_states.dtype)
         for i, layer in enumerate(self.layers[num_spatial_layers:]):
             remember = None if temporal_cache is None else partial(temporal_cache.update, i)
@@ -593,7 +598,7 @@ class PVCVisionModel(PVCPreTrainedModel):
 
     def clip_layout(
         self,
-        num_tiles: int,
+        runs: list[TileRun],
         video_shape: tuple[int, int],
         video_grid_thw: torch.Tensor | None,
         device: torch.device,
@@ -601,15 +606,15 @@ class PVCVisionModel(PVCPreTrainedModel):
     ) -> tuple[torch.Tensor, torch.Tensor, list[PVCClipGroup]]:
         """How the steps of a batch are laid out in time, without a look at the values of device tensors.
 
-        `past` is what `_past_steps` returns. Returns the distinct step indices int[T], the row of that table for each
-        step int[S], and the groups of clips.
+        `runs` are those of the tiles, `past` is what `_past_steps` returns. Returns the distinct step indices int[T],
+        the row of that table for each step int[S], and the groups of clips.
         """
         repeats = self.config.video_repeats
         groups, indices = [], []
-        if num_tiles:
-            steps = torch.arange(self.config.image_repeats, device=device)
-            groups.append(PVCClipGroup(num_tiles, len(steps), self._temporal_mask(steps, steps.new_zeros(1))))
-            indices.append(steps.repeat(num_tiles))
+        for run in runs:
+            steps = torch.arange(run.num_steps, device=device)
+            groups.append(PVCClipGroup(*run, self._temporal_mask(steps, steps.new_zeros(1))))
+            indices.append(steps.repeat(run.num_tiles))
         num_videos, num_steps = video_shape[0], video_shape[1] * repeats
         if num_steps:
             steps = torch.arange(num_steps, device=device)
@@ -648,13 +653,13 @@ class PVCVisionModel(PVCPreTrainedModel):
             seen = seen & (age < window)
         return seen[None, None]
 
-    def _repeat_frames(self, hidden_states: torch.Tensor, num_tiles: int) -> torch.Tensor:
-        """[N, P, D] -> [S, P, D]: each tile `image_repeats` times, each video frame `video_repeats` times."""
-        counts = (num_tiles, hidden_states.shape[0] - num_tiles)
-        repeats = (self.config.image_repeats, self.config.video_repeats)
+    def _repeat_frames(self, hidden_states: torch.Tensor, runs: list[TileRun]) -> torch.Tensor:
+        """[N, P, D] -> [S, P, D]: each tile as often as its run says, each video frame `video_repeats` times."""
+        num_frames = hidden_states.shape[0] - sum(run.num_tiles for run in runs)
+        runs = [*runs, TileRun(num_frames, self.config.video_repeats)]
         parts = [
-            part if times == 1 else part.repeat_interleave(times, dim=0)
-            for part, times in zip(hidden_states.split(counts), repeats)
+            part if run.num_steps == 1 else part.repeat_interleave(run.num_steps, dim=0)
+            for part, run in zip(hidden_states.split([run.num_tiles for run in runs]), runs)
             if part.shape[0]
         ]
         return _joined(parts)

@@ -4,7 +4,7 @@
 A chat template puts one placeholder per image (`<IMG_CONTEXT>`) and per video (`<VIDEO_CONTEXT>`) into the prompt;
 this processor replaces each by its layout with one placeholder per visual token:
 
-    image   <img>…tiles * image_repeats * tokens_per_step…</img>
+    image   <img>…tiles * image_steps * tokens_per_step…</img>
     video   Frame1: <img>…video_repeats * tokens_per_step…</img>
             Frame2: <img>…</img>
 
@@ -26,12 +26,14 @@ from .compat_pvc import whole_folder, without_defaults  # first: an old transfor
 
 # isort: split
 import itertools
+import numbers
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
+import torch
 from transformers.audio_utils import AudioInput
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ImageInput
@@ -105,9 +107,18 @@ def check_messages(conversation: Any) -> None:
                 )
 
 
+class PVCImagesKwargs(PVCImageProcessorKwargs, total=False):
+    r"""
+    image_steps (`int` or `list[int]`, *optional*, defaults to `processor.image_steps`):
+        Steps of each tile; a list has one number per image.
+    """
+
+    image_steps: int | list[int] | None
+
+
 @without_defaults
 class PVCProcessorKwargs(ProcessingKwargs, total=False):
-    images_kwargs: PVCImageProcessorKwargs
+    images_kwargs: PVCImagesKwargs
     videos_kwargs: PVCVideoProcessorKwargs
 
 
@@ -125,6 +136,7 @@ class PVCProcessor(ProcessorMixin):
         image_repeats: int = 4,
         video_repeats: int = 1,
         max_visual_tokens: int | None = None,
+        image_steps: int | None = None,
         chat_template: str | None = None,
         **kwargs,
     ):
@@ -139,6 +151,10 @@ class PVCProcessor(ProcessorMixin):
             Most visual tokens of a conversation. Where its images and videos need more, the tiles and frames of all
             are reduced by one factor, with a warning; with `return_metadata=True` the entry `visual_budget` of the
             result says what each wanted and got. No limit by default, and may be given per call.
+        image_steps (`int`, *optional*, defaults to `image_repeats`):
+            Steps that images take, each `tokens_per_step` tokens per tile: fewer for less detail, more for more. May
+            be given per call and per content block. The model learns other numbers than `image_repeats` from the
+            `image_steps` int[tiles] of the result.
         """
         for name in ("image_token", "video_token", "image_start_token", "image_end_token"):
             token = getattr(tokenizer, name, None)
@@ -156,6 +172,7 @@ class PVCProcessor(ProcessorMixin):
         self.image_repeats = image_repeats
         self.video_repeats = video_repeats
         self.max_visual_tokens = max_visual_tokens
+        self.image_steps = image_steps
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
 
     @staticmethod
@@ -325,7 +342,8 @@ class PVCProcessor(ProcessorMixin):
         if images:
             pictures = self.image_processor.fetch_images([image.source for image in images])
             images = [
-                ImageSource(picture, image.max_image_tiles) for picture, image in zip(pictures, images, strict=True)
+                ImageSource(picture, image.max_image_tiles, image.image_steps)
+                for picture, image in zip(pictures, images, strict=True)
             ]
         return images or None, text, flatten_videos(videos) or None, audio
 
@@ -345,19 +363,47 @@ class PVCProcessor(ProcessorMixin):
             if found != passed:
                 raise ValueError(f"The prompts have {found} {token} for {passed} {kind}; one for each is needed.")
 
-    def _process_images(self, images: list[ImageSource], **kwargs):
+    def _process_images(self, images: list[ImageSource], image_steps: int | list[int] | None = None, **kwargs):
         own = [image.max_image_tiles for image in images]
         kwargs["max_image_tiles"] = self.image_processor.tile_limits(own, kwargs.get("max_image_tiles"))
         processed = self.image_processor([image.source for image in images], **kwargs)
+        steps = self.steps_of(images, image_steps)
+        if steps != [self.image_repeats] * len(images):
+            tiles = [int(count) for count in processed["num_patches"]]
+            per_tile = [step for step, count in zip(steps, tiles, strict=True) for _ in range(count)]
+            processed["image_steps"] = torch.tensor(per_tile)
         return processed, [self.replace_image_token(processed, i) for i in range(len(images))]
+
+    def steps_of(self, images: list[ImageSource], image_steps: int | list[int] | None = None) -> list[int]:
+        """Steps of each image: its own, else those of the call, else the processor's.
+
+        Raises `ValueError` for a list of another length, and for less than 1.
+        """
+        default = self.image_repeats if self.image_steps is None else self.image_steps
+        given = default if image_steps is None else image_steps
+        asked = list(given) if isinstance(given, (list, tuple)) else [given] * len(images)
+        if len(asked) != len(images):
+            raise ValueError(f"image_steps has {len(asked)} numbers for {len(images)} images.")
+        steps = [step if image.image_steps is None else image.image_steps for image, step in zip(images, asked)]
+        for step in steps:
+            if isinstance(step, bool) or not isinstance(step, numbers.Integral) or step < 1:
+                raise ValueError(f"image_steps={step!r}: a whole number of at least 1 is needed.")
+        return steps
 
     def _process_videos(self, videos: list[VideoSource], **kwargs):
         processed = self.video_processor(videos, **kwargs)
         return processed, [self.replace_video_token(processed, i) for i in range(len(videos))]
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
-        steps = int(image_inputs["num_patches"][image_idx]) * self.image_repeats
-        return self._visual_span(self.image_token, steps)
+        tiles = [int(count) for count in image_inputs["num_patches"]]
+        first = sum(tiles[:image_idx])
+        steps = image_inputs.get("image_steps")
+        per_tile = self.image_repeats if steps is None else int(steps[first])  # the same for all tiles of an image
+        return self.image_span(tiles[image_idx], per_tile)
+
+    def image_span(self, tiles: int, steps: int) -> str:
+        """What stands in the prompt for an image of so many tiles with so many steps each."""
+        return self._visual_span(self.image_token, tiles * steps)
 
     def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
         num_frames = int(video_inputs["video_grid_thw"][video_idx][0])
@@ -390,8 +436,10 @@ class PVCProcessor(ProcessorMixin):
                 self.image_processor.get_number_of_image_patches(*size, merged["images_kwargs"])
                 for size in image_sizes
             ]
-            tokens = self.image_repeats * self.tokens_per_step
-            data.update(num_image_tokens=[n * tokens for n in tiles], num_image_patches=tiles)
+            images = [ImageSource(None)] * len(tiles)
+            steps = self.steps_of(images, merged["images_kwargs"].get("image_steps"))
+            tokens = [n * step * self.tokens_per_step for n, step in zip(tiles, steps, strict=True)]
+            data.update(num_image_tokens=tokens, num_image_patches=tiles)
         if video_sizes is not None:
             limits = self._frame_limits(merged["videos_kwargs"])
             sampled = [len(sample_frame_indices(size[0], None, min([size[0], *limits]))) for size in video_sizes]

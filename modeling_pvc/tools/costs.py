@@ -61,11 +61,12 @@ def media_costs(
     if fitted_videos:
         clips = processor.video_processor.select_frames(fitted_videos, **merged["videos_kwargs"])
     seconds = [None] * len(fitted_images or []) + [_seconds(clip) for clip in clips]
-    repeats = {"tiles": processor.image_repeats, "frames": processor.video_repeats}
+    steps_each = processor.steps_of(fitted_images or []) + [processor.video_repeats] * len(fitted_videos or [])
     per_frame = (grid_size // FIRST_MERGE) ** 2  # of InternVL, for a tile as for a frame
     costs = []
-    for item, source, times in zip(report[0], [*(fitted_images or []), *(fitted_videos or [])], seconds, strict=True):
-        count, steps = item["granted"], item["granted"] * repeats[item["kind"]]
+    sources = [*(fitted_images or []), *(fitted_videos or [])]
+    for item, source, times, each in zip(report[0], sources, seconds, steps_each, strict=True):
+        count, steps = item["granted"], item["granted"] * each
         tokens = steps * processor.tokens_per_step
         costs.append(MediumCost(item["kind"], count, item["wanted"], steps, tokens, count * per_frame, times, source))
     return costs

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers.processing_utils import ProcessorMixin
 
-from ..media_pvc import BLOCK_OPTIONS, VideoSource, block_source, open_source
+from ..media_pvc import BLOCK_OPTIONS, ImageSource, VideoSource, block_source, open_source
 from ..pictures_pvc import ORIENTATION_TAG, open_picture
 from ..training.datasets import filled_conversations, read_files
 from ..training.rows import media_blocks
@@ -94,8 +94,8 @@ def _conversation_cost(processor: ProcessorMixin, messages: list[dict]) -> RowCo
 def _spans(processor: ProcessorMixin, blocks: list[dict]) -> list[str]:
     """What stands for each medium of one kind in the prompt."""
     if blocks and blocks[0]["type"] == "image":
-        tiles = [_tiles(processor, block) for block in blocks]
-        return [processor.replace_image_token({"num_patches": tiles}, i) for i in range(len(tiles))]
+        steps = processor.steps_of([ImageSource(None, **_options(block)) for block in blocks])
+        return [processor.image_span(_tiles(processor, block), count) for block, count in zip(blocks, steps)]
     videos = [VideoSource(block_source(block), _options(block)) for block in blocks]
     clips = processor.video_processor.select_frames(videos)
     return [processor.frame_lines(range(len(clip.indices))) for clip in clips]

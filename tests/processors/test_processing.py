@@ -71,16 +71,18 @@ sizes = st.tuples(st.integers(1, 400), st.integers(1, 400))
     ),  # a pair is an image's size, a number a video's length
     max_tiles=st.integers(1, 4),
     max_frames=st.integers(1, 4),
-    budget=st.one_of(st.none(), st.integers(40, 200)),
+    steps=st.one_of(st.none(), st.integers(1, 6)),
+    budget=st.one_of(st.none(), st.integers(80, 200)),
 )
-def test_prompts_hold_a_token_for_every_feature(processor, model, samples, max_tiles, max_frames, budget):
+def test_prompts_hold_a_token_for_every_feature(processor, model, samples, max_tiles, max_frames, steps, budget):
     rng = np.random.default_rng(0)
     texts, images, videos = [], [], []
     for sample in samples:
         texts.append("a" + "b".join(IMAGE if isinstance(item, tuple) else VIDEO for item in sample))
         images.append([picture(*item) for item in sample if isinstance(item, tuple)])
         videos.append([rng.integers(0, 256, (n, 9, 7, 3), np.uint8) for n in sample if not isinstance(n, tuple)])
-    options = {"max_image_tiles": max_tiles, "max_frames": max_frames, "max_visual_tokens": budget}
+    options = {"max_image_tiles": max_tiles, "image_steps": steps}
+    options |= {"max_frames": max_frames, "max_visual_tokens": budget}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         inputs = processor(images, texts, videos, padding=True, return_tensors="pt", **options)
@@ -88,7 +90,8 @@ def test_prompts_hold_a_token_for_every_feature(processor, model, samples, max_t
     per_step = processor.tokens_per_step
     tiles = len(inputs["pixel_values"]) if "pixel_values" in inputs else 0
     frames = len(inputs["pixel_values_videos"]) if "pixel_values_videos" in inputs else 0
-    assert int((ids == processor.image_token_id).sum()) == tiles * processor.image_repeats * per_step
+    per_tile = (steps or processor.image_repeats) * per_step
+    assert int((ids == processor.image_token_id).sum()) == tiles * per_tile
     assert int((ids == processor.video_token_id).sum()) == frames * per_step
     with torch.no_grad():
         assert model(**inputs).logits.shape[:2] == ids.shape  # which raises where a feature has no token
@@ -98,7 +101,7 @@ def test_prompts_hold_a_token_for_every_feature(processor, model, samples, max_t
         image_sizes = [image.size[::-1] for sample in images for image in sample]
         video_sizes = [video.shape[:3] for sample in videos for video in sample]
         predicted = processor._get_num_multimodal_tokens(image_sizes, video_sizes, **_without(options))
-        assert sum(predicted["num_image_tokens"]) == tiles * processor.image_repeats * per_step
+        assert sum(predicted["num_image_tokens"]) == tiles * per_tile
         assert sum(predicted["num_video_tokens"]) == frames * per_step
 
 

@@ -262,4 +262,15 @@ def _text_config(values: dict) -> PreTrainedConfig:
     return CONFIG_MAPPING[model_type](**{key: value for key, value in values.items() if key != "model_type"})
 
 
+def _register_lora_targets() -> None:
+    """Tells PEFT, if it is installed, what `LoraConfig(target_modules=None)` means: queries and values, as mostly."""
+    try:
+        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as known
+    except ImportError:
+        return
+    known[PVCConfig.model_type] = r".*language_model\..*\.(q_proj|v_proj|qkv_proj)"
+
+
+_register_lora_targets()
+
 __all__ = ["PVCConfig", "PVCVisionConfig"]

@@ -1,16 +1,19 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""The encoder's clips in time: its streaming state, what later steps need of the steps already encoded, and the check
-of how frames fall into videos.
+"""The encoder's clips in time: its streaming state, what later steps need of the steps already encoded, how many steps
+the tiles have, and the checks of how frames fall into videos and media into prompts.
 
 transformers' caches copy all they hold for every addition, and its sliding-window cache keeps everything at a window
 of 1, hence classes of its own.
 """
 
+import itertools
 import os
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import torch
+from torch import nn
+from transformers.cache_utils import Cache
 from transformers.utils.import_utils import is_tracing
 
 
@@ -237,3 +240,65 @@ def refuse_flat_frames(num_frames: int) -> NoReturn:
         f"pixel_values_videos has {num_frames} frames without video_grid_thw, which may be one video or several. Pass "
         "the processor's video_grid_thw, or videos of equal length as [videos, frames, channels, height, width]."
     )
+
+
+class TileRun(NamedTuple):
+    """Image tiles that follow one another and have equally many steps."""
+
+    num_tiles: int
+    num_steps: int
+
+
+def tile_runs(num_tiles: int, image_steps: torch.Tensor | None, image_repeats: int) -> list[TileRun]:
+    """The tiles of a batch as runs of equally many steps: `image_repeats` each, or `image_steps` int[num_tiles].
+
+    Raises `ValueError` for `image_steps` of another shape, or below 1.
+    """
+    if num_tiles == 0:
+        return []
+    if image_steps is None:
+        return [TileRun(num_tiles, image_repeats)]
+    if image_steps.shape != (num_tiles,):
+        raise ValueError(
+            f"image_steps has shape {list(image_steps.shape)} for {num_tiles} tiles; one number for each is needed."
+        )
+    counts = image_steps.tolist()
+    if min(counts) < 1:
+        raise ValueError(f"image_steps={counts}: each tile has at least 1 step.")
+    return [TileRun(len(list(run)), count) for count, run in itertools.groupby(counts)]
+
+
+def interleaved_order(side: int, phase: int, num_steps: int, device: torch.device) -> torch.Tensor:
+    """int[num_steps * side * side], a tile's tokens, step after step, in the raster order of a finer grid.
+
+    Each token is a cell of side x side, in which step t supplies sub-position t of phase x phase. Every phase * phase
+    steps fill the finer grid once; what further steps supply follows.
+    """
+    cell = torch.arange(side, device=device) * phase
+    step = torch.arange(num_steps, device=device)[:, None, None]
+    times, row, column = step // phase**2, step % phase**2 // phase + cell[:, None], step % phase + cell
+    return ((times * side * phase + row) * side * phase + column).flatten().argsort()
+
+
+def whole_steps(mask: torch.Tensor, step: int) -> torch.Tensor:
+    """bool[B, L] -> the same without runs of True shorter than `step`, the number of tokens of one step.
+
+    Fewer in a row are no place for media but stray tokens, such as a model without training may have sampled.
+    """
+    if mask.shape[1] < step:
+        return torch.zeros_like(mask)
+    starts = nn.functional.pad(mask.unfold(1, step, 1).all(-1), (step - 1, step - 1))  # where a run of `step` begins
+    return starts.unfold(1, step, 1).any(-1)
+
+
+def refuse_blind_prompt(mask: torch.Tensor, cache: Cache | None, step: int, modality: str) -> None:
+    """Raises when a prompt, bool[B, L], has placeholders but came without media, as when a trainer drops columns."""
+    if cache is not None and cache.get_seq_length() > 0:
+        return
+    if whole_steps(mask, step).any():
+        name = "pixel_values" if modality == "image" else "pixel_values_videos"
+        raise ValueError(
+            f"The prompt has {int(mask.sum())} {modality} placeholders but no {modality} reached the model. Pass the "
+            f"processor's `{name}`. With TRL's SFT, DPO and KTO trainers, use the collators of modeling_pvc and "
+            "`pvc_training_args`; its GRPO and RLOO trainers pass on the images of the column `images` only."
+        )
