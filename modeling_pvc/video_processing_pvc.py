@@ -6,11 +6,12 @@ from .compat_pvc import check_transformers_version  # noqa: F401  (an old transf
 
 # isort: split
 import dataclasses
+import itertools
 import math
 import numbers
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def _check_numbers(**options: Any) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
             raise ValueError(f"{name}={value!r} is no number.")
-        if name in ("num_frames", "max_frames") and (value < 1 or value != int(value)):
+        if name in ("num_frames", "max_frames", "steps") and (value < 1 or value != int(value)):
             raise ValueError(f"{name}={value}: a whole number of at least 1 is needed.")
         if name == "fps" and value <= 0:
             raise ValueError(f"fps={value}: more than 0 is needed.")
@@ -95,8 +96,9 @@ class Clip:
     """The frames chosen from one video, not decoded yet: those of `indices` in a reader, an array or a list.
 
     `metadata` are the source's; `source_indices` say which of the source's frames these are, where frames were handed
-    over with their source's metadata. `rate` is the frames' own, per second; `scale` takes pixels of arrays to a range
-    of 0 to 255; `policy` is that of frames which are files.
+    over with their source's metadata. `frame_steps` are the times that each chosen frame is shown. `rate` is the
+    frames' own, per second; `scale` takes pixels of arrays to a range of 0 to 255; `policy` is that of frames which
+    are files.
     """
 
     frames: Any
@@ -106,6 +108,7 @@ class Clip:
     rate: float | None
     times: list[float] | None = None
     source_indices: list[int] | None = None
+    frame_steps: list[int] = field(default_factory=list)
     scale: float = 1.0
     data_format: str | None = None
     policy: MediaPolicy = DEFAULT_POLICY
@@ -118,6 +121,31 @@ class Clip:
             pixels = self.frames.frames(self.indices, transform, bar.update, torch.get_num_threads())
         self.metadata.height, self.metadata.width = self.frames.height, self.frames.width
         return pixels
+
+    def seconds(self) -> list[float] | None:
+        """When the chosen frames were taken, from the beginning; None where that is unknown."""
+        if self.times is not None:
+            return [self.times[i] - self.times[0] for i in self.indices]
+        return [i / self.rate for i in self.indices] if self.rate else None
+
+    def steps_in_detail(self, detail: list[dict[str, Any]]) -> list[int]:
+        """How often each chosen frame is shown: once, or as often as the last stretch says that it lies in.
+
+        Raises `ValueError` for what is no stretch `{"start", "end", "steps"}`, and where times are unknown.
+        """
+        steps, seconds = [1] * len(self.indices), self.seconds()
+        if detail and seconds is None:
+            raise ValueError("`detail` is in seconds, but the video's frame rate is unknown.")
+        for stretch in detail:
+            if not isinstance(stretch, dict) or set(stretch) != {"start", "end", "steps"}:
+                raise ValueError(f"detail has {stretch!r:.100}; {{'start': ..., 'end': ..., 'steps': ...}} is needed.")
+            _check_numbers(**stretch)
+            shown = [i for i, second in enumerate(seconds or []) if stretch["start"] <= second <= stretch["end"]]
+            if not shown:
+                warnings.warn(f"None of the frames taken of {self.name} lies in the detail {stretch}.", stacklevel=2)
+            for i in shown:
+                steps[i] = int(stretch["steps"])
+        return steps
 
     def nominal_options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Sampling options for the formula, which supposes that all frames last equally long.
@@ -214,7 +242,9 @@ class PVCVideoProcessor(HasMediaPolicy, VideoProcessorMixin, PilBackend):
 
         Returns:
             `pixel_values_videos` float32[frames of all videos, 3, height, width], or uint8 with `do_rescale=False` and
-            `do_normalize=False`, and `video_grid_thw` int[videos, 3], `[number of frames, 1, 1]` of each video.
+            `do_normalize=False`, and `video_grid_thw` int[videos, 3], `[number of frames, 1, 1]` of each video. Where
+            a block asks for `detail`, a frame is there as often as it has steps, and `frame_steps` int[frames of all
+            videos, each once] says how often.
 
         Raises:
             ValueError: an empty or unreadable video, contradicting options, or an empty range.
@@ -250,7 +280,8 @@ class PVCVideoProcessor(HasMediaPolicy, VideoProcessorMixin, PilBackend):
         ]
 
     def _select(self, video: VideoSource, clip: Clip, sampled: bool, options: dict[str, Any]) -> Clip:
-        own = video.sampling_options
+        own = {**video.sampling_options}
+        detail = own.pop("detail", None) or []
         if own.get("num_frames") is not None or own.get("fps") is not None:
             own = {**own, **self._sampling_rate(own)}
         options = {**options, **own}
@@ -265,6 +296,9 @@ class PVCVideoProcessor(HasMediaPolicy, VideoProcessorMixin, PilBackend):
                     self.media_policy.bounded("max_frames", None, total)  # what is taken whole is not cut unasked
                 limit = total if options["max_frames"] is None else options["max_frames"]
                 clip.indices = sample_frame_indices(total, None, limit)
+            clip.frame_steps = clip.steps_in_detail(detail)
+            if detail:
+                self.media_policy.bounded("max_frames", None, sum(clip.frame_steps))
         except ValueError as error:
             raise ValueError(f"Cannot sample {clip.name}: {error}") from error
         taken = clip.indices
@@ -350,14 +384,22 @@ class PVCVideoProcessor(HasMediaPolicy, VideoProcessorMixin, PilBackend):
         def resize(pixels: np.ndarray) -> np.ndarray:
             return resize_pixels(pixels, size.width, size.height, resample, resample_backend) if do_resize else pixels
 
-        frames = [frame for clip in videos for frame in clip.read(resize, show_progress)]
+        frames = [
+            frame
+            for clip in videos
+            for picture, steps in zip(clip.read(resize, show_progress), clip.frame_steps, strict=True)
+            for frame in [picture] * steps
+        ]
         width, height = common_size(frames)
         writer = FrameWriter(
             len(frames), height, width, do_rescale, rescale_factor, do_normalize, image_mean, image_std
         )
         run_parallel(lambda i: writer.write(i, frames[i]), range(len(frames)))
-        grid = [[len(clip.indices), 1, 1] for clip in videos]
-        return BatchFeature({"pixel_values_videos": writer.values, "video_grid_thw": grid}, tensor_type=return_tensors)
+        shown = [clip.frame_steps for clip in videos]
+        data = {"pixel_values_videos": writer.values, "video_grid_thw": [[sum(steps), 1, 1] for steps in shown]}
+        if any(steps != [1] * len(steps) for steps in shown):
+            data["frame_steps"] = list(itertools.chain(*shown))
+        return BatchFeature(data, tensor_type=return_tensors)
 
 
 def _open(video: VideoSource, given: VideoMetadata | None, backend: str, policy: MediaPolicy) -> Clip:

@@ -2,9 +2,10 @@
 """The chat: pictures and clips by drop or as examples, streamed answers, stop, undo, and what a turn costs."""
 
 import mimetypes
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -27,6 +28,22 @@ def is_video(path: str) -> bool:
     """Whether a file is shown to the model as a video: by its name."""
     kind = mimetypes.guess_type(path)[0] or ""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES or kind.startswith("video/")
+
+
+class Options(NamedTuple):
+    """What the visitor chose for a turn."""
+
+    frames: int
+    tiles: int
+    steps: int
+    budget: int
+    length: int
+
+    def of_processor(self, has_images: bool, has_videos: bool) -> dict[str, int]:
+        """The options of the processor's call that mean something for a turn with such media."""
+        options = {"num_frames": self.frames} if has_videos else {}
+        options |= {"max_image_tiles": self.tiles, "image_steps": self.steps} if has_images else {}
+        return options | ({"max_visual_tokens": self.budget} if self.budget and (has_images or has_videos) else {})
 
 
 class ChatTab:
@@ -57,6 +74,8 @@ class ChatTab:
             sources=["upload"],
             elem_id="question",
         )
+        with gr.Accordion("Webcam: a picture for the next question", open=False, elem_id="camera"):
+            self.camera = gr.Image(sources=["webcam"], type="filepath", label="Picture of the webcam", height=240)
         with gr.Row():
             self.stop = gr.Button("Stop", size="sm", elem_id="stop")
             self.undo = gr.Button("Undo the last turn", size="sm", elem_id="undo")
@@ -80,6 +99,8 @@ class ChatTab:
             frames = self.processor.video_processor.num_frames or MAX_FRAMES
             self.frames = gr.Slider(1, MAX_FRAMES, min(frames, MAX_FRAMES), step=1, label="Most frames of a clip")
             self.tiles = gr.Slider(1, max(12, tiles), tiles, step=1, label="Most tiles of a picture")
+            steps = self.processor.image_steps or self.processor.image_repeats
+            self.image_steps = gr.Slider(1, max(8, steps), steps, step=1, label="Steps of a picture")
             self.budget = gr.Number(0, precision=0, minimum=0, label="Most visual tokens of a turn (0: no limit)")
             self.length = gr.Slider(1, MAX_NEW_TOKENS, 64, step=1, label="Most tokens of an answer")
 
@@ -93,36 +114,52 @@ class ChatTab:
         self.heat = gr.HTML(step_html([], None, 0), elem_id="heat")
 
     def _wire(self) -> None:
-        options = [self.frames, self.tiles, self.budget, self.length]
-        shown = [self.chatbot, self.status, self.box, self.costs, self.times, self.medium, self.step, self.heat]
+        options = [self.frames, self.tiles, self.image_steps, self.budget, self.length]
+        shown = [self.chatbot, self.status, self.box, self.camera]
+        shown += [self.costs, self.times, self.medium, self.step, self.heat]
         queued: dict[str, Any] = {**PRIVATE, "concurrency_id": MODEL_QUEUE, "concurrency_limit": 1}
         queued.update(show_progress="minimal", show_progress_on=self.status)
-        self.box.submit(self.ask, [self.box, *options], shown, **queued)
+        at_once: dict[str, Any] = {"queue": False, **PRIVATE}
+        asked = self.box.submit(self.wait, None, self.status, **at_once)
+        asked.then(self.ask, [self.box, self.camera, *options], shown, **queued)
         for button, example in self.examples:
-            button.click(self.ask_example(example), options, shown, **queued)
-        self.stop.click(self.stop_answer, None, None, queue=False, **PRIVATE)
-        self.undo.click(self.undo_turn, None, [self.chatbot, self.status], queue=False, **PRIVATE)
+            clicked = button.click(self.wait, None, self.status, **at_once)
+            clicked.then(self.ask_example(example), options, shown, **queued)
+        self.stop.click(self.stop_answer, None, None, **at_once)
+        self.undo.click(self.undo_turn, None, [self.chatbot, self.status], **at_once)
         for clear in (self.clear.click, self.chatbot.clear):
-            clear(self.start_anew, None, [self.chatbot, self.status], queue=False, **PRIVATE)
-        self.step.change(self.show_step, [self.medium, self.step], self.heat, queue=False, **PRIVATE)
-        self.medium.input(self.choose_medium, self.medium, [self.step, self.heat], queue=False, **PRIVATE)
+            clear(self.start_anew, None, [self.chatbot, self.status], **at_once)
+        self.step.change(self.show_step, [self.medium, self.step], self.heat, **at_once)
+        self.medium.input(self.choose_medium, self.medium, [self.step, self.heat], **at_once)
+
+    def wait(self, request: gr.Request) -> str:
+        """A turn enters the queue, in which it can be stopped."""
+        self.sessions[request.session_hash].waiting.append(threading.Event())
+        return '<div role="status">waiting for its turn…</div>'
 
     def ask_example(self, example: Example) -> Any:
         """What a click on an example does."""
 
-        def ask(frames: int, tiles: int, budget: int, length: int, request: gr.Request) -> Iterator[dict]:
+        def ask(frames: int, tiles: int, steps: int, budget: int, length: int, request: gr.Request) -> Iterator[dict]:
             box = {"text": example.question, "files": [str(example.path)]}
-            yield from self._turn(self.sessions[request.session_hash], box, frames, tiles, budget, length)
+            yield from self._turn(request, box, Options(frames, tiles, steps, budget, length))
 
         return ask
 
-    def ask(self, box: dict, frames: int, tiles: int, budget: int, length: int, request: gr.Request) -> Iterator[dict]:
+    def ask(
+        self, box: dict, camera: str | None, frames: int, tiles: int, steps: int, budget: int, length: int,
+        request: gr.Request,
+    ) -> Iterator[dict]:  # fmt: skip
         """A turn: yields what changes on the page."""
-        session = self.sessions[request.session_hash]
-        session.files |= {Path(file) for file in box["files"]}
-        yield from self._turn(session, box, frames, tiles, budget, length)
+        box = {**box, "files": [*box["files"], *([camera] if camera else [])]}
+        self.sessions[request.session_hash].files |= {Path(file) for file in box["files"]}
+        yield from self._turn(request, box, Options(frames, tiles, steps, budget, length))
 
-    def _turn(self, session: Session, box: dict, frames: int, tiles: int, budget: int, length: int) -> Iterator[dict]:
+    def _turn(self, request: gr.Request, box: dict, chosen: Options) -> Iterator[dict]:
+        session = self.sessions[request.session_hash]
+        if not session.begin_turn():
+            yield {self.status: '<div role="status">stopped before it began</div>'}
+            return
         question, files = (box["text"] or "").strip(), list(box["files"])
         if not question:
             raise gr.Error("Write a question to go with the picture or clip.")
@@ -130,19 +167,16 @@ class ChatTab:
             raise gr.Error(f"{len(files)} files in one turn; at most {MAX_MEDIA} are taken.")
         images = [file for file in files if not is_video(file)]
         videos = [file for file in files if is_video(file)]
-        options = {"num_frames": frames} if videos else {}
-        options |= {"max_image_tiles": tiles} if images else {}
-        options |= {"max_visual_tokens": budget} if budget and files else {}
-        session.stop.clear()
+        options = chosen.of_processor(bool(images), bool(videos))
         session.running = True
         before = list(session.shown)
         asked = [{"role": "user", "content": {"path": file, "alt_text": Path(file).name}} for file in images + videos]
         session.shown = [*before, *asked, {"role": "user", "content": question}]
-        yield {self.chatbot: session.shown, self.box: None, self.status: progress_html("decoding")}
+        yield {self.chatbot: session.shown, self.box: None, self.camera: None, self.status: progress_html("decoding")}
         try:
             costs = self._costs(images, videos, options)
             yield {self.costs: costs_html([Path(file).name for file in images + videos], costs)}
-            yield from self._answer(session, before, question, images, videos, options, length)
+            yield from self._answer(session, before, question, images, videos, options, chosen.length)
             yield self._steps(session, images + videos, costs)
         except (ValueError, TypeError, OSError, ImportError) as error:
             session.shown = before
@@ -204,7 +238,7 @@ class ChatTab:
         return slider, step_html(session.steps, medium, chosen.newest)
 
     def stop_answer(self, request: gr.Request) -> None:
-        self.sessions[request.session_hash].stop.set()
+        self.sessions[request.session_hash].stop_turns()
 
     def undo_turn(self, request: gr.Request) -> tuple[list, str]:
         """Takes the last turn back, from the page and from what the model remembers."""
@@ -219,7 +253,7 @@ class ChatTab:
 
     def start_anew(self, request: gr.Request) -> tuple[list, str]:
         session = self.sessions[request.session_hash]
-        session.stop.set()
+        session.stop_turns()
         first = session.chats[-1].fork()
         first.reset()
         session.chats.clear()

@@ -39,7 +39,9 @@ class StepPictures:
 def step_pictures(model: Any, processor: Any, name: str, cost: MediumCost) -> StepPictures:
     """Encodes one medium, as the turn did, and draws each step's novelty over the picture."""
     if cost.kind == "tiles":
-        steps = image_steps(model, processor, cost.source.source, cost.source.max_image_tiles)
+        steps = image_steps(
+            model, processor, cost.source.source, cost.source.max_image_tiles, cost.steps // cost.count
+        )
         moments = [f"step {t}" for t in range(len(steps.norms))]
     else:
         steps = video_steps(model, processor, cost.source)

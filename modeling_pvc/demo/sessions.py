@@ -24,7 +24,8 @@ class Session:
         chats: the conversation after each of the last turns, the newest last.
         shown: what the page shows of it, as gradio's messages; `shown_at` are its lengths before each undoable turn.
         stop: set to end the answer that is being made.
-        running: whether one is.
+        waiting: the same for each turn that waits in the queue.
+        running: whether an answer is being made.
         steps: title and pictures of the steps of each medium of the last turn, see `heat.StepPictures`.
         stream: the stream, once one has begun.
         files: uploads of this visitor.
@@ -34,10 +35,21 @@ class Session:
     shown: list[dict[str, Any]] = field(default_factory=list)
     shown_at: list[int] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
+    waiting: collections.deque[threading.Event] = field(default_factory=collections.deque)
     running: bool = False
     steps: list[Any] = field(default_factory=list)
     stream: StreamRun | None = None
     files: set[Path] = field(default_factory=set)
+
+    def stop_turns(self) -> None:
+        """Ends the answer that is being made, and the turns that wait before they begin."""
+        for turn in (self.stop, *self.waiting):
+            turn.set()
+
+    def begin_turn(self) -> bool:
+        """Takes the next turn out of the queue. False if it was stopped there."""
+        self.stop = self.waiting.popleft() if self.waiting else threading.Event()
+        return not self.stop.is_set()
 
 
 class Sessions:
@@ -78,7 +90,7 @@ class Sessions:
                 return
             others = [other.files for other in self._sessions.values()]
             files = session.files.difference(*others)
-        session.stop.set()
+        session.stop_turns()
         if session.stream is not None:
             session.stream.stop.set()
         for file in files:

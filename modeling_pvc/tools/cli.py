@@ -127,6 +127,7 @@ def _add_media_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", action="append", default=[], metavar="PATH", help="an image; may be repeated")
     parser.add_argument("--video", action="append", default=[], metavar="PATH", help="a video; may be repeated")
     parser.add_argument("--num-frames", type=int, metavar="N", help="frames per video (default: the processor's)")
+    parser.add_argument("--image-steps", type=int, metavar="N", help="steps per image (default: the processor's)")
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -160,10 +161,12 @@ def load_model(options: argparse.Namespace) -> torch.nn.Module:
 
 def _processor_kwargs(options: argparse.Namespace) -> dict:
     kwargs = {"show_progress": sys.stderr.isatty()}
-    if options.num_frames is not None:
-        if options.num_frames < 1:
-            raise ValueError(f"--num-frames {options.num_frames}: at least 1 is needed.")
-        kwargs["num_frames"] = options.num_frames
+    for name in ("num_frames", "image_steps"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: at least 1 is needed.")
+        if value is not None:
+            kwargs[name] = value
     return kwargs
 
 
@@ -234,6 +237,8 @@ def run_inspect(options: argparse.Namespace) -> None:
     """`pvc inspect`: one row per image and video, and their sum."""
     if not options.image and not options.video:
         raise ValueError("Nothing to inspect; pass --image or --video.")
+    if options.image_steps is not None and not options.image:
+        raise ValueError(f"--image-steps {options.image_steps} needs an --image; each frame of a video is one step.")
     if options.plot and len(options.image) + len(options.video) > 1:
         raise ValueError("--plot draws one image or one video; pass one.")
     processor = AutoProcessor.from_pretrained(_check_model(options.model))
@@ -263,7 +268,7 @@ def run_data(options: argparse.Namespace) -> None:
 def _draw(options: argparse.Namespace, processor: ProcessorMixin) -> None:
     model = load_model(options)
     if options.image:
-        plot_image(model, processor, options.image[0], options.plot)
+        plot_image(model, processor, options.image[0], options.plot, options.image_steps)
     else:
         plot_video(model, processor, options.video[0], options.plot, **_processor_kwargs(options))
     print(f"wrote {options.plot}")

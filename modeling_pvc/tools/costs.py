@@ -60,20 +60,15 @@ def media_costs(
     clips = []
     if fitted_videos:
         clips = processor.video_processor.select_frames(fitted_videos, **merged["videos_kwargs"])
-    seconds = [None] * len(fitted_images or []) + [_seconds(clip) for clip in clips]
-    steps_each = processor.steps_of(fitted_images or []) + [processor.video_repeats] * len(fitted_videos or [])
+    seconds = [None] * len(fitted_images or []) + [clip.seconds() for clip in clips]
+    tiles = [item["granted"] for item in report[0]]
+    steps_each = [count * steps for count, steps in zip(tiles, processor.steps_of(fitted_images or []))]
+    steps_each += [sum(clip.frame_steps) * processor.video_repeats for clip in clips]
     per_frame = (grid_size // FIRST_MERGE) ** 2  # of InternVL, for a tile as for a frame
     costs = []
     sources = [*(fitted_images or []), *(fitted_videos or [])]
-    for item, source, times, each in zip(report[0], sources, seconds, steps_each, strict=True):
-        count, steps = item["granted"], item["granted"] * each
+    for item, source, times, steps in zip(report[0], sources, seconds, steps_each, strict=True):
+        count = item["granted"]
         tokens = steps * processor.tokens_per_step
         costs.append(MediumCost(item["kind"], count, item["wanted"], steps, tokens, count * per_frame, times, source))
     return costs
-
-
-def _seconds(clip: Any) -> list[float] | None:
-    """When the frames of a `Clip` were taken, from its beginning."""
-    if clip.times is not None:
-        return [clip.times[i] - clip.times[0] for i in clip.indices]
-    return [i / clip.rate for i in clip.indices] if clip.rate else None

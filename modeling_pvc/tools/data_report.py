@@ -98,7 +98,7 @@ def _spans(processor: ProcessorMixin, blocks: list[dict]) -> list[str]:
         return [processor.image_span(_tiles(processor, block), count) for block, count in zip(blocks, steps)]
     videos = [VideoSource(block_source(block), _options(block)) for block in blocks]
     clips = processor.video_processor.select_frames(videos)
-    return [processor.frame_lines(range(len(clip.indices))) for clip in clips]
+    return [processor.frame_lines(range(len(clip.indices)), clip.frame_steps) for clip in clips]
 
 
 def _tiles(processor: ProcessorMixin, block: dict[str, Any]) -> int:

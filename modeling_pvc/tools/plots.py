@@ -11,7 +11,7 @@ import torch
 
 from ..image_processing_pvc import choose_grid
 from ..inference.novelty import token_novelty
-from ..media_pvc import shown_url
+from ..media_pvc import ImageSource, shown_url
 
 
 MAX_STEPS = 8
@@ -93,8 +93,8 @@ class StepMaps:
 
 
 @torch.no_grad()
-def image_steps(model, processor, source, max_image_tiles: int | None = None) -> StepMaps:
-    """What the steps of one image add, over the whole picture; by default at most the processor's tiles."""
+def image_steps(model, processor, source, max_image_tiles: int | None = None, steps: int | None = None) -> StepMaps:
+    """What the steps of one image add, over the whole picture; by default the processor's steps and most tiles."""
     images = processor.image_processor
     [image] = images.fetch_images([source])
     most = images.max_image_tiles if max_image_tiles is None else max_image_tiles
@@ -102,7 +102,9 @@ def image_steps(model, processor, source, max_image_tiles: int | None = None) ->
     tiles = inputs["pixel_values"]
     whole = pictures_of(tiles[-1:], images)  # the thumbnail, or the only tile
     columns, rows = choose_grid(image.width, image.height, images.size["width"], images.min_image_tiles, most)
-    tokens, _ = model.model.encode(pixel_values=tiles.to(model.device))
+    [steps] = processor.steps_of([ImageSource(source)], steps)
+    counts = torch.full((len(tiles),), steps)
+    tokens, _ = model.model.encode(pixel_values=tiles.to(model.device), image_steps=counts)
     clips = tokens.unflatten(0, (len(tiles), -1))
     maps = [step_maps(clip) for clip in clips]
     norms, novelty = (stitch(np.stack(values), columns, rows) for values in zip(*maps, strict=True))
@@ -119,11 +121,11 @@ def video_steps(model, processor, source, **options) -> StepMaps:
     return StepMaps(np.repeat(pictures_of(frames, videos), len(tokens) // len(frames), axis=0), norms, novelty)
 
 
-def plot_image(model, processor, source, path: str | os.PathLike) -> None:
+def plot_image(model, processor, source, path: str | os.PathLike, steps: int | None = None) -> None:
     """Draws what the steps of one image add."""
-    steps = image_steps(model, processor, source)
-    title = f"{_title(source)}: {len(steps.norms)} steps per tile"
-    plot_steps(steps.pictures, steps.norms, steps.novelty, title, path)
+    maps = image_steps(model, processor, source, steps=steps)
+    title = f"{_title(source)}: {len(maps.norms)} steps per tile"
+    plot_steps(maps.pictures, maps.norms, maps.novelty, title, path)
 
 
 def plot_video(model, processor, source, path: str | os.PathLike, **options) -> None:

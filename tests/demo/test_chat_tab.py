@@ -21,9 +21,9 @@ def tab(model, processor):
         yield ChatTab(Sessions(model, processor))
 
 
-def ask(tab, text, files=(), frames=4, tiles=2, budget=0, length=3):
+def ask(tab, text, files=(), frames=4, tiles=2, steps=4, budget=0, length=3, camera=None):
     """A turn's updates, by component; the last of each is what stays on the page."""
-    return tab.ask({"text": text, "files": list(files)}, frames, tiles, budget, length, VISITOR)
+    return tab.ask({"text": text, "files": list(files)}, camera, frames, tiles, steps, budget, length, VISITOR)
 
 
 def page_after(updates):
@@ -106,6 +106,27 @@ def test_a_taken_port_is_named(model, processor, monkeypatch):
             processor.media_policy = before
 
 
+def test_a_turn_can_be_stopped_while_it_waits(tab):
+    for _ in range(2):
+        tab.wait(VISITOR)
+    running = ask(tab, "One", length=200)
+    next(running)
+    waiting = ask(tab, "Two")
+    tab.stop_answer(VISITOR)
+    assert page_after(running)[tab.chatbot][-1]["content"].endswith("(stopped; the model forgets this turn)")
+    page = page_after(waiting)
+    assert "stopped before it began" in page[tab.status] and tab.box not in page  # the question stays in its box
+    tab.wait(VISITOR)
+    answer = page_after(ask(tab, "Three"))[tab.chatbot][-1]
+    assert answer["role"] == "assistant" and "stopped" not in answer["content"]
+
+
+def test_a_picture_of_the_webcam_goes_with_the_question(tab, picture):
+    page = page_after(ask(tab, "What?", camera=str(picture)))
+    assert "picture.png" in page[tab.costs] and page[tab.camera] is None
+    assert tab.sessions["visitor"].files == {picture}
+
+
 def test_videos_are_told_by_name():
     assert [is_video(name) for name in ("a.MKV", "a.mp4", "a.webm", "a.png", "a.gif")] == [True] * 3 + [False] * 2
 
@@ -116,7 +137,8 @@ def test_visitors_files_alone_are_read(tab, picture, processor):
     before = processor.media_policy
     processor.media_policy = visitors_policy(str(picture.parent))
     try:
-        assert "1 tiles" in page_after(ask(tab, "What?", [str(picture)], tiles=1))[tab.costs]
+        page = page_after(ask(tab, "What?", [str(picture)], tiles=1, steps=6))
+        assert "1 tiles" in page[tab.costs] and len(tab.sessions["visitor"].steps[0].pictures) == 6
         for source in ("/etc/hostname", "http://127.0.0.1/a.png"):
             with pytest.raises(gr.Error, match="may not be opened"):
                 page_after(ask(tab, "What?", [source]))

@@ -4,6 +4,7 @@ PVC_SCREENSHOTS=1 writes what README shows to docs/images.
 """
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +22,11 @@ import yaml
 
 
 pytest.importorskip("gradio")
+httpx = pytest.importorskip("httpx")
 playwright = pytest.importorskip("playwright.sync_api")
+from modeling_pvc.demo.page import MAX_UPLOAD, MAX_WAITING  # noqa: E402
+
+
 CHROMIUM = shutil.which("chromium")
 
 pytestmark = [
@@ -227,6 +233,74 @@ def test_a_webcam_streams(visit):
             page, "#stream-state", re.compile(r"The model sees ([3-9]|\d\d+) of")
         )  # one that is looked for may be missed
         page.get_by_role("button", name="Stop the stream").click()
+
+
+def test_an_uploaded_clip_streams(visit):
+    with visit() as page:
+        page.get_by_role("tab", name="Stream").click()
+        page.locator("#stream-clip input[type=file]").set_input_files(EXAMPLES / "motion.mp4")
+        playwright.expect(page.locator("#stream-clip")).to_contain_text("motion", timeout=PATIENCE)
+        page.get_by_role("button", name="Play the clip").click()
+        see(page, "#stream-state", "The stream has ended")
+
+
+def test_a_picture_of_the_webcam_is_asked_about(visit):
+    with visit() as page:
+        page.get_by_role("button", name="Webcam: a picture for the next question").click()
+        page.locator("#camera").get_by_text("Click to Access Webcam").click()
+        page.locator("#camera").get_by_role("button", name="capture photo").click()
+        page.locator("#camera img").wait_for()
+        ask(page, "Count the shapes.")
+        see(page, "#status", "answered")
+        see(page, "#costs", "1 tiles")
+
+
+def test_steps_are_an_option(visit):
+    with visit() as page:
+        page.get_by_role("button", name="Options").click()
+        steps = page.get_by_label("number input for Steps of a picture")
+        steps.fill("2")
+        steps.press("Tab")
+        page.get_by_role("button", name="Read the number.").click()
+        see(page, "#costs", "8 visual tokens; InternVL takes 16")
+
+
+def call(server, path: str, **kwargs):
+    return httpx.post(f"{server.address}gradio_api/{path}", timeout=120, **kwargs)
+
+
+def test_what_is_too_large_is_refused_and_not_kept(server):
+    refused = call(server, "upload", files={"files": ("large.mp4", b"0" * (MAX_UPLOAD + 1))})
+    assert refused.status_code == 413
+    assert "large.mp4" not in server.files()
+
+
+def test_the_queue_is_fair_and_bounded(server):
+    """40 visitors click an example at once: all that are not refused are answered, in the order of their clicks."""
+    config = httpx.get(f"{server.address}config").json()
+    options = [16, 1, 4, 0, 8]  # frames, tiles, steps, budget, length
+    example = next(d for d in config["dependencies"] if len(d["inputs"]) == len(options) and d["queue"])
+    joined = []
+    for visitor in range(40):
+        sent = {"data": options, "fn_index": example["id"], "session_hash": f"visitor{visitor}", "trigger_id": None}
+        joined.append(call(server, "queue/join", json=sent))
+    accepted = [visitor for visitor, answer in enumerate(joined) if answer.status_code == 200]
+    refused = [answer for answer in joined if answer.status_code != 200]
+    assert len(accepted) >= MAX_WAITING and all("full" in answer.text for answer in refused)
+
+    def finished(visitor: int) -> tuple[float, int]:
+        address = f"{server.address}gradio_api/queue/data?session_hash=visitor{visitor}"
+        with httpx.stream("GET", address, timeout=120) as events:
+            for line in events.iter_lines():
+                if "process_completed" in line:
+                    assert json.loads(line.removeprefix("data: "))["success"]
+                    return time.monotonic(), visitor
+        raise AssertionError(visitor)
+
+    with ThreadPoolExecutor(len(accepted)) as threads:
+        ends = sorted(threads.map(finished, accepted))
+    assert sorted(visitor for _, visitor in ends) == accepted
+    assert [visitor for _, visitor in ends[-20:]] == accepted[-20:]  # the first may have ended before anyone listened
 
 
 def test_the_space_serves_the_checkpoint_beside_it(tmp_path, browser):

@@ -23,14 +23,14 @@ class BudgetItem:
     Args:
         kind: "tiles" or "frames", for messages.
         wanted: tiles or frames that it takes without a budget.
-        tokens_per_unit: visual tokens of each.
+        tokens: visual tokens of so many tiles or frames.
         fit: the number of tiles or frames that it takes when at most so many are allowed.
         limited: the image or video that takes at most so many.
     """
 
     kind: str
     wanted: int
-    tokens_per_unit: int
+    tokens: Callable[[int], int]
     fit: Callable[[int], int]
     limited: Callable[[int], Any]
 
@@ -90,14 +90,14 @@ def fit_budget(items: Sequence[BudgetItem], max_visual_tokens: int) -> list[int]
 
     Every item keeps at least one. Raises `ValueError` where even that does not fit.
     """
-    if sum(item.wanted * item.tokens_per_unit for item in items) <= max_visual_tokens:
+    if sum(item.tokens(item.wanted) for item in items) <= max_visual_tokens:
         return [item.wanted for item in items]
     largest = max(item.wanted for item in items)
     for share in range(largest - 1, 0, -1):
         granted = [item.fit(max(1, item.wanted * share // largest)) for item in items]
-        if sum(item.tokens_per_unit * units for item, units in zip(items, granted, strict=True)) <= max_visual_tokens:
+        if sum(item.tokens(units) for item, units in zip(items, granted, strict=True)) <= max_visual_tokens:
             return granted
-    least = sum(item.fit(1) * item.tokens_per_unit for item in items)
+    least = sum(item.tokens(item.fit(1)) for item in items)
     raise ValueError(
         f"max_visual_tokens={max_visual_tokens} is too small for {len(items)} images and videos: with one tile or "
         f"frame each they need {least} tokens. Raise it, or pass fewer."
@@ -128,7 +128,7 @@ def _image_item(processor: Any, image: ImageSource, limit: int, steps: int, opti
     return BudgetItem(
         kind="tiles",
         wanted=taken(limit),
-        tokens_per_unit=steps * processor.tokens_per_step,
+        tokens=lambda tiles: tiles * steps * processor.tokens_per_step,
         fit=lambda tiles: taken(min(limit, within(tiles))),
         limited=lambda tiles: ImageSource(image.source, within(tiles), steps),
     )
@@ -136,12 +136,29 @@ def _image_item(processor: Any, image: ImageSource, limit: int, steps: int, opti
 
 def _video_items(processor: Any, videos: list[VideoSource], options: dict) -> list[BudgetItem]:
     clips = processor.video_processor.select_frames(videos, **options) if videos else []
-    tokens = processor.video_repeats * processor.tokens_per_step
-    return [_video_item(video, len(clip.indices), tokens) for video, clip in zip(videos, clips, strict=True)]
+    return [_video_item(processor, *each, options) for each in zip(videos, clips, strict=True)]
 
 
-def _video_item(video: VideoSource, frames: int, tokens_per_frame: int) -> BudgetItem:
-    return BudgetItem("frames", frames, tokens_per_frame, lambda limit: min(frames, limit), video.limited)
+def _video_item(processor: Any, video: VideoSource, clip: Any, options: dict) -> BudgetItem:
+    tokens_per_step = processor.video_repeats * processor.tokens_per_step
+    wanted = len(clip.indices)
+
+    @functools.cache
+    def steps(frames: int) -> int:
+        if not video.sampling_options.get("detail"):
+            return frames
+        if frames == wanted:
+            return sum(clip.frame_steps)
+        [fewer] = processor.video_processor.select_frames([video.limited(frames)], **options)
+        return sum(fewer.frame_steps)
+
+    return BudgetItem(
+        kind="frames",
+        wanted=wanted,
+        tokens=lambda frames: steps(frames) * tokens_per_step,
+        fit=lambda limit: min(wanted, limit),
+        limited=video.limited,
+    )
 
 
 def _warn_of_reductions(report: list[list[dict]], max_visual_tokens: int) -> None:

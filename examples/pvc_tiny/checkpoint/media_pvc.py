@@ -39,7 +39,7 @@ HTML_BEGINNINGS = (b"<!doctype html", b"<html")
 # Options that a content block may carry for its own image or video.
 BLOCK_OPTIONS = {
     "image": ("max_image_tiles", "image_steps"),
-    "video": ("num_frames", "fps", "max_frames", "start", "end"),
+    "video": ("num_frames", "fps", "max_frames", "start", "end", "detail"),
 }
 BLOCK_KEYS = ("type", "text", "image", "video", "image_url", "video_url", "url", "path", "base64")
 
@@ -543,8 +543,7 @@ class ImageSource:
 class VideoSource:
     """One video before decoding: a source, a folder of pictures, a [T, ...] array, or a list of pictures.
 
-    `sampling_options` are for this video alone (`num_frames`, `fps`, `max_frames`, `start`, `end`); `reader` is the
-    opened file, once there is one.
+    `sampling_options` are for this video alone (`BLOCK_OPTIONS`); `reader` is the opened file, once there is one.
     """
 
     def __init__(self, source: Any, sampling_options: dict[str, Any] | None = None):

@@ -210,8 +210,8 @@ class PVCProcessor(ProcessorMixin):
 
     @property
     def unused_input_names(self) -> list[str]:
-        # tiles per image: needed here and by TRL, but no argument of the model
-        return ["num_patches"]
+        # tiles per image and steps per frame: needed here and by TRL, but no arguments of the model
+        return ["num_patches", "frame_steps"]
 
     def apply_chat_template(self, conversation: list, *args, load_audio_from_video: bool = False, **kwargs):
         """[`~ProcessorMixin.apply_chat_template`] for messages whose blocks may carry options and None-valued keys.
@@ -406,13 +406,21 @@ class PVCProcessor(ProcessorMixin):
         return self._visual_span(self.image_token, tiles * steps)
 
     def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
-        num_frames = int(video_inputs["video_grid_thw"][video_idx][0])
-        return self.frame_lines(range(num_frames))
+        shown = [int(row[0]) for row in video_inputs["video_grid_thw"]]
+        steps = video_inputs.get("frame_steps")
+        if steps is None:
+            return self.frame_lines(range(shown[video_idx]))
+        last = list(itertools.accumulate(int(count) for count in steps))  # of each frame's steps, in all videos
+        first = sum(shown[:video_idx])
+        here = [int(steps[i]) for i, end in enumerate(last) if first < end <= first + shown[video_idx]]
+        return self.frame_lines(range(len(here)), here)
 
-    def frame_lines(self, indices: Iterable[int]) -> str:
-        """The prompt's lines for the frames of a video with those indices, counted from 0."""
-        span = self._visual_span(self.video_token, self.video_repeats)
-        return "\n".join(f"Frame{index + 1}: {span}" for index in indices)
+    def frame_lines(self, indices: Iterable[int], steps: Iterable[int] = itertools.repeat(1)) -> str:
+        """The prompt's lines for the frames of a video with those indices, counted from 0; `steps`: see `detail`."""
+        return "\n".join(
+            f"Frame{index + 1}: {self._visual_span(self.video_token, self.video_repeats * count)}"
+            for index, count in zip(indices, steps, strict=False)
+        )
 
     def _visual_span(self, token: str, steps: int) -> str:
         return self.image_start_token + token * (steps * self.tokens_per_step) + self.image_end_token
