@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Accuracy of any checkpoint folder on pvc-tiny's held-out pictures and clips, per task.
 
-    python examples/pvc_tiny/evaluate.py FOLDER [--split test] [--count 100] [--seed 1] [--json results.json] [--card]
+    python examples/pvc_tiny/evaluate.py FOLDER [--split test] [--count 100] [--image-steps 2] [--card]
 
 An answer counts if the greedy answer equals the truth. A fresh seed makes fresh samples.
 """
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--count", type=int, default=100, help="questions per task (default: 100)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--image-steps", type=int, help="steps of a picture (default: the checkpoint's)")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     parser.add_argument(
         "--card", action="store_true", help="write pvc-tiny's model card with the numbers to the folder"
@@ -79,18 +80,20 @@ def main() -> None:
     options = parser.parse_args()
     model = AutoModelForImageTextToText.from_pretrained(options.model, trust_remote_code=True).eval()
     processor = AutoProcessor.from_pretrained(options.model, trust_remote_code=True)
+    processor.image_steps = options.image_steps
     result = accuracy(model, processor, options.split, options.seed, options.count)
     for task, value in result.items():
         print(f"{task:12} {value:6.1%}")
     if options.card:
         asked = f"split {options.split}, seed {options.seed}, {options.count} questions per task"
+        asked += "" if options.image_steps is None else f", {options.image_steps} steps per picture"
         write_card(
             Path(options.model), model, {kind: {t: result[t] for t in (*TASKS[kind], kind)} for kind in TASKS}, asked
         )
     if options.json:
         unfinished = options.json.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps({"model": options.model, "split": options.split, "seed": options.seed,
-                                          "count": options.count, "accuracy": result}, indent=1))  # fmt: skip
+        asked_of = {name: getattr(options, name) for name in ("model", "split", "seed", "count", "image_steps")}
+        unfinished.write_text(json.dumps({**asked_of, "accuracy": result}, indent=1))
         os.replace(unfinished, options.json)
 
 

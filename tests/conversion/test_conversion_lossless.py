@@ -169,6 +169,22 @@ def test_sequential_order_has_the_same_tokens(tmp_path):
     assert torch.equal(*(part.sort(1).values for part in tokens))
 
 
+def test_other_numbers_of_steps_carry_some_of_the_sources_tokens_or_all_of_them_again(tmp_path):
+    """k steps of a tile yield its sub-positions 0 to k - 1, each where it stands in the source's raster."""
+    source = native_source(tmp_path / "source", {}, {"model_type": "qwen2"}, False, torch.float64)
+    convert(str(tmp_path / "source"), tmp_path / "target")
+    model = PVCForConditionalGeneration.from_pretrained(tmp_path / "target").eval()
+    tiles = torch.randn(4, 3, 112, 112, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    counts = [1, 2, 4, 8]
+    with torch.no_grad():
+        expected = source.get_image_features(tiles).pooler_output  # [tiles, 4 x 4, E]
+        features = model.get_image_features(tiles, image_steps=torch.tensor(counts)).pooler_output
+    phase = torch.arange(4)[:, None] % 2 * 2 + torch.arange(4) % 2  # of each place in the raster
+    for count, found, tokens in zip(counts, features, expected, strict=True):
+        wanted = tokens.repeat(2, 1) if count == 8 else tokens[phase.flatten() < count]
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
+
+
 def test_video_steps_are_phases_of_the_source(tmp_path):
     """Frame t yields the source's tokens of sub-position t mod 4, up to step 127 at least."""
     source = native_source(tmp_path / "source", {}, {"model_type": "qwen2"}, False, torch.float64)

@@ -7,7 +7,7 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 from PIL import Image
 from test_encoder import frames, make_encoder, naive_encode_clip
 
-from modeling_pvc import PVCDataCollator, PVCProcessor, preset_processor
+from modeling_pvc import PVCDataCollator, PVCPreferenceCollator, PVCProcessor, preset_processor
 from modeling_pvc.temporal_cache_pvc import interleaved_order, tile_runs
 
 
@@ -175,3 +175,13 @@ def test_a_batch_of_unequal_steps_trains(processor):
     assert abs(batch.loss.item() - sum(losses) / 3) < 1e-5
     gates = [p.grad for name, p in model.named_parameters() if "temporal_gate" in name]
     assert all(grad.abs().sum() > 0 for grad in gates)
+
+
+@torch.no_grad()
+def test_preference_pairs_keep_the_steps(model, processor):
+    answers = {name: [{"role": "assistant", "content": name}] for name in ("chosen", "rejected")}
+    rows = [{"prompt": question(seed, steps), **answers} for seed, steps in enumerate([1, 6])]
+    batch = PVCPreferenceCollator(processor)(rows)
+    assert batch["image_steps"].tolist() == [1, 6, 1, 6]
+    batch.pop("completion_mask")
+    assert len(model(**batch).logits) == 4
