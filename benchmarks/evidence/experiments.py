@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass, field
 
+from pools import STILL
 from variants import Variant
 
 
@@ -11,15 +12,22 @@ TEST_QUESTIONS = 210  # per variant and seed
 
 @dataclass(frozen=True)
 class Experiment:
-    """Variants that are trained on one task for some optimizer steps; `tasks` replaces it for those that it names."""
+    """Variants that are trained on one task for some optimizer steps.
+
+    `tasks` replaces it for those that it names; `scored` are held-out tasks, by default the one that is trained on.
+    """
 
     task: str
     steps: int
     variants: tuple[Variant, ...]
     tasks: dict[str, str] = field(default_factory=dict)
+    scored: tuple[str, ...] = ()
 
     def task_of(self, variant: Variant) -> str:
         return self.tasks.get(variant.name, self.task)
+
+    def scored_for(self, task: str) -> tuple[str, ...]:
+        return self.scored or (task,)
 
 
 ONE_STEP = Variant("1 step of 16 tokens, as InternVL", tokens_per_step=16, adaln=False, temporal=False)
@@ -56,6 +64,24 @@ EXPERIMENTS = {
             for start in ("switch", "coarse_to_fine")
             for repeats in (2, 4, 8)
         ),
+    ),
+    "elastic": Experiment(
+        "detail",
+        800,
+        (
+            Variant("any number of steps, switch", repeats=4, start="switch", elastic=(1, 2, 4, 8)),
+            Variant("any number of steps, coarse to fine", repeats=4, start="coarse_to_fine", elastic=(1, 2, 4, 8)),
+        ),
+    ),
+    "still": Experiment(
+        "still",
+        800,
+        (
+            Variant("a still clip, progressive from the switch", start="switch"),
+            Variant("a still clip, switch without temporal attention", start="switch", temporal=False),
+            Variant("a still clip, per frame", adaln=False, temporal=False),
+        ),
+        scored=tuple(f"still-{frames}" for frames in STILL),
     ),
     "clips": Experiment(
         "clips",

@@ -65,8 +65,8 @@ def moved(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, tor
 
 
 @torch.no_grad()
-def score(model: nn.Module, rows: list[Row], collate: Collate) -> dict[str, float]:
-    """Shares of right answers and of right tokens, given what stands before them.
+def score(model: nn.Module, rows: list[Row], collate: Collate) -> dict[str, float | str]:
+    """Shares of right answers and of right tokens, given what stands before them, and which were `right`, as 0 and 1.
 
     An answer is right if all its tokens are the likeliest ones, which is when greedy decoding would give it. Tokens
     leave out the one that ends the answer.
@@ -80,4 +80,5 @@ def score(model: nn.Module, rows: list[Row], collate: Collate) -> dict[str, floa
         answers += (right | (labels == -100)).all(1).tolist()
         for row, label in zip(right, labels, strict=True):
             tokens += row[label != -100][:-1].tolist()
-    return {"answers": sum(answers) / len(answers), "tokens": sum(tokens) / len(tokens)}
+    shares = {"answers": sum(answers) / len(answers), "tokens": sum(tokens) / len(tokens)}
+    return {**shares, "right": "".join(str(int(answer)) for answer in answers)}

@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Trains and scores the variants of an experiment, some at a time, one thread each.
 
-    python benchmarks/evidence/measure.py repeats|parts|starts|clips [--seeds 0 1 2] [--only NAME] [--jobs 4]
+    python benchmarks/evidence/measure.py EXPERIMENT [--seeds 0 1 2] [--only NAME] [--jobs 4]     # see experiments.py
     python benchmarks/evidence/measure.py repeats --device cuda --questions 1000 --results FOLDER
 
 Each finished variant and seed goes to `results/EXPERIMENT.json` at once, in place of an earlier measurement of it.
@@ -11,8 +11,10 @@ import argparse
 import json
 import multiprocessing
 import os
+import random
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -25,39 +27,52 @@ import torch
 import transformers
 from experiments import EXPERIMENTS, TEST_QUESTIONS
 from learning import BATCH_SIZE, CLIPS_AT_A_TIME, score, train
-from pools import Row, pool, to_batch
+from pools import Row, elastic_batch, pool, to_batch
 from variants import Variant, build
+
+
+def training_pool(folder: Path, task: str, steps: int, jobs: int = 1) -> list[Row]:
+    """The rows that a task trains on; the same for all variants and seeds."""
+    return pool(folder, task, "train", 0, steps * BATCH_SIZE, jobs)
 
 
 def pools_of(
     folder: Path, task: str, steps: int, jobs: int = 1, questions: int = TEST_QUESTIONS
 ) -> tuple[list[Row], list[Row]]:
-    """The rows that a task trains on and those that it is scored on; the same for all variants and seeds."""
-    training = pool(folder, task, "train", 0, steps * BATCH_SIZE, jobs)
-    return training, pool(folder, task, "test", 1, questions, jobs)
+    """The rows that a task trains on and those that it is scored on."""
+    return training_pool(folder, task, steps, jobs), pool(folder, task, "test", 1, questions, jobs)
 
 
-def measure(variant: Variant, task: str, seed: int, steps: int, options: argparse.Namespace) -> dict:
-    """Trains and scores one variant with one seed."""
+def measure(variant: Variant, task: str, scored: Sequence[str], seed: int, steps: int, options) -> list[dict]:
+    """Trains one variant with one seed and scores it on each held-out task, or at each of its numbers of steps."""
     torch.set_num_threads(1)
     started = time.perf_counter()
-    training, held_out = pools_of(options.cache, task, steps, questions=options.questions)
     model = build(variant, paths.START, seed).to(options.device)
     are_clips = task != "detail"
     collate = partial(to_batch, config=model.config, factor=variant.factor(are_clips))
-    train(model, [training], collate, steps, seed, at_a_time=CLIPS_AT_A_TIME if are_clips else BATCH_SIZE)
-    return {
-        "variant": variant.name,
-        "seed": seed,
-        **score(model, held_out, collate),
-        "tokens_per_step": variant.tokens_per_step,
-        "steps_per_picture": variant.repeats,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "optimizer_steps": steps,
-        "questions": len(held_out),
-        "device": options.device,
-        "seconds": round(time.perf_counter() - started),
+    elastic = partial(elastic_batch, config=model.config, rng=random.Random(seed))
+    drawn = partial(elastic, choices=variant.elastic) if variant.elastic else collate
+    training = training_pool(options.cache, task, steps)
+    train(model, [training], drawn, steps, seed, at_a_time=CLIPS_AT_A_TIME if are_clips else BATCH_SIZE)
+    asked = {f", {n} steps": (scored[0], partial(elastic, choices=(n,)), n) for n in variant.elastic} or {
+        f", {name}" if len(scored) > 1 else "": (name, collate, variant.repeats) for name in scored
     }
+    seconds = round(time.perf_counter() - started)
+    return [
+        {
+            "variant": variant.name + suffix,
+            "seed": seed,
+            **score(model, pool(options.cache, name, "test", 1, options.questions, 1), how),
+            "tokens_per_step": variant.tokens_per_step,
+            "steps_per_picture": repeats,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "optimizer_steps": steps,
+            "questions": options.questions,
+            "device": options.device,
+            "seconds": seconds,
+        }
+        for suffix, (name, how, repeats) in asked.items()
+    ]
 
 
 def store(name: str, row: dict, folder: Path | None = None) -> None:
@@ -92,18 +107,21 @@ def main() -> None:
     if not variants:
         parser.error(f"--only {options.only!r} is none of {[v.name for v in experiment.variants]}")
     for task in {experiment.task_of(variant) for variant in variants}:
-        pools_of(options.cache, task, steps, options.jobs, options.questions)
+        training_pool(options.cache, task, steps, options.jobs)
+        for name in experiment.scored_for(task):
+            pool(options.cache, name, "test", 1, options.questions, options.jobs)
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as workers:
         jobs = [
-            workers.submit(measure, variant, experiment.task_of(variant), seed, steps, options)
+            workers.submit(measure, variant, task, experiment.scored_for(task), seed, steps, options)
             for seed in options.seeds
             for variant in variants
+            for task in [experiment.task_of(variant)]
         ]
         for job in as_completed(jobs):
-            row = job.result()
-            store(options.experiment, row, options.results)
-            print(f"{row['variant']:42} seed {row['seed']}  answers {row['answers']:6.1%}  "
-                  f"tokens {row['tokens']:6.1%}  {row['seconds']} s", flush=True)  # fmt: skip
+            for row in job.result():
+                store(options.experiment, row, options.results)
+                print(f"{row['variant']:58} seed {row['seed']}  answers {row['answers']:6.1%}  "
+                      f"tokens {row['tokens']:6.1%}  {row['seconds']} s", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import string
+from collections.abc import Sequence
 from pathlib import Path
 
 import paths
@@ -29,6 +30,7 @@ from modeling_pvc import PVCDataCollator
 Row = dict[str, torch.Tensor]  # input_ids int[L], labels int[L], frames uint8[N, 3, 64, 64]
 GRID = 3  # characters per side of a detail picture
 CHARACTERS = "".join(c for c in string.digits + string.ascii_uppercase if c not in "IO")
+STILL = (1, 2, 4, 8, 16)  # frames of a still clip; training draws from them
 KINDS = {"pictures": "image", "clips": "video", "few-frames": "video"}
 FEWER = 4  # `few-frames` shows every fourth frame
 
@@ -49,10 +51,20 @@ def detail_question(split: str, seed: int, index: int) -> list[dict]:
     )
 
 
+def still_question(split: str, seed: int, index: int, frames: int) -> list[dict]:
+    """The same as a clip in which nothing moves."""
+    messages = detail_question(split, seed, index)
+    image = messages[0]["content"][0]["image"]
+    messages[0]["content"][0] = {"type": "video", "video": [image] * frames}
+    return messages
+
+
 def training_question(task: str, seed: int, index: int) -> list[dict]:
     """The conversation number `index` that the task trains on."""
     if task == "detail":
         return detail_question("train", seed, index)
+    if task == "still":
+        return still_question("train", seed, index, random.Random(index).choice(STILL))
     if task == "pictures":
         return TinyDataset(0, ("image",), 1, seed)[index]["messages"]
     return TinyDataset(0, ("video",), 1, seed)[index]["messages"]
@@ -62,6 +74,9 @@ def held_out_questions(task: str, seed: int, count: int) -> list[list[dict]]:
     """About `count` conversations of one held-out question, as many of each of pvc-tiny's tasks."""
     if task == "detail":
         return [detail_question("test", seed, index) for index in range(count)]
+    if task.startswith("still-"):
+        frames = int(task.removeprefix("still-"))
+        return [still_question("test", seed, index, frames) for index in range(count)]
     kind = KINDS[task]
     asked = questions(kind, "test", seed, -(-count // len(TASKS[kind])))
     return [_answer(messages, answer) for _, messages, answer in asked]
@@ -124,11 +139,12 @@ def pool(folder: Path, task: str, split: str, seed: int, count: int, jobs: int) 
     return torch.load(file, mmap=True)  # one copy in memory for all processes
 
 
-def to_batch(rows: list[Row], config, factor: int) -> dict[str, torch.Tensor]:
-    """Rows of one kind -> the model's inputs, with `factor` visual tokens where the rows have one."""
+def to_batch(rows: list[Row], config, factor: int | Sequence[int]) -> dict[str, torch.Tensor]:
+    """Rows of one kind -> the model's inputs, with `factor` visual tokens, or each row's, where the rows have one."""
     placeholders = torch.tensor([config.image_token_id, config.video_token_id])
     ids, labels = [], []
-    for row in rows:
+    factors = [factor] * len(rows) if isinstance(factor, int) else factor
+    for row, factor in zip(rows, factors, strict=True):
         repeats = torch.where(torch.isin(row["input_ids"], placeholders), factor, 1)
         ids.append(row["input_ids"].repeat_interleave(repeats))
         labels.append(row["labels"].repeat_interleave(repeats))
@@ -142,3 +158,9 @@ def to_batch(rows: list[Row], config, factor: int) -> dict[str, torch.Tensor]:
         grid = torch.tensor([[len(row["frames"]), 1, 1] for row in rows])
         return {**batch, "pixel_values_videos": frames, "video_grid_thw": grid}
     return {**batch, "pixel_values": frames}
+
+
+def elastic_batch(rows: list[Row], config, choices: Sequence[int], rng: random.Random) -> dict[str, torch.Tensor]:
+    """Pictures of 4 tokens per step -> the model's inputs, each with a number of steps that is drawn."""
+    steps = [rng.choice(choices) for _ in rows]
+    return {**to_batch(rows, config, steps), "image_steps": torch.tensor(steps)}

@@ -43,6 +43,42 @@ def spread_of(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def difference(rows: list[dict], others: list[dict]) -> str:
+    """What a variant answers more than another, paired by question and seed, with a 95 % interval.
+
+    Its variance is that of the questions, averaged over the seeds, plus that of the seeds, averaged over questions.
+    """
+    pairs = [(row["right"], other["right"]) for row in rows for other in others if row["seed"] == other["seed"]]
+    by_seed = [[int(a) - int(b) for a, b in zip(*pair, strict=True)] for pair in pairs]
+    by_question = [statistics.mean(column) for column in zip(*by_seed, strict=True)]
+    variance = statistics.variance(by_question) / len(by_question)
+    if len(by_seed) > 1:
+        variance += statistics.variance([statistics.mean(row) for row in by_seed]) / len(by_seed)
+    return f"{100 * statistics.mean(by_question):+.1f} ± {196 * variance**0.5:.1f}"
+
+
+def paired_table(name: str) -> str:
+    """An experiment's variants, each with what it answers more than the first one does in the same number of steps."""
+    groups = list(by_variant(results(name)).items())
+    first = {asked_of(variant): rows for variant, rows in reversed(groups)}
+    lines = [
+        [
+            variant,
+            mean_and_spread(rows, "answers"),
+            "" if rows is first[asked_of(variant)] else difference(rows, first[asked_of(variant)]),
+            str(rows[0]["questions"]),
+            str(len(rows)),
+        ]
+        for variant, rows in groups
+    ]
+    return table(["model", "right", "points more than the first of as many", "questions", "seeds"], lines)
+
+
+def asked_of(variant: str) -> str:
+    """The number of steps or frames that ends the name of a variant scored at several."""
+    return variant.rpartition(", ")[2]
+
+
 def table(header: list[str], lines: list[list[str]]) -> str:
     return markdown(header, lines) if lines else "Not yet measured."
 
@@ -133,6 +169,8 @@ def main() -> None:
     write_section(page, "repeats", detail_table(repeats))
     write_section(page, "parts", detail_table(whole + results("parts")))
     write_section(page, "starts", detail_table(results("starts")))
+    write_section(page, "elastic", paired_table("elastic"))
+    write_section(page, "still", paired_table("still"))
     write_section(page, "clips", clips_table())
     write_section(page, "conversion", conversion_table())
     draw_figure(FIGURE)

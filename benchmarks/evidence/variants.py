@@ -29,6 +29,7 @@ class Variant:
         repeats: steps of a picture.
         adaln, temporal: whether step modulation and temporal attention are there.
         start: a start of `modeling_pvc.start_compressor`, or None for AdaLN that begins as the identity.
+        elastic: numbers of steps that training draws from for each picture, and that the model is then scored at.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Variant:
     adaln: bool = True
     temporal: bool = True
     start: str | None = None
+    elastic: tuple[int, ...] = ()
 
     def factor(self, is_clip: bool) -> int:
         """Visual tokens for each of the 4 that a picture or frame has in the pools."""

@@ -2,7 +2,9 @@
 """The evidence's scripts: what the variants share, what they lack, and what becomes of the results."""
 
 import json
+import random
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ import paths
 import report
 from experiments import EXPERIMENTS, FOUR_STEPS, ONE_STEP
 from learning import score, train
-from pools import held_out_questions, pool, to_batch, training_question
+from pools import elastic_batch, held_out_questions, pool, to_batch, training_question
 from variants import NEW, Variant, build
 
 from modeling_pvc import PVCConfig
@@ -133,6 +135,47 @@ def test_report(tmp_path, monkeypatch):
     report.main()
     assert page.read_text() == (paths.ROOT / "docs" / "evidence.md").read_text(), "run benchmarks/evidence/report.py"
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "suffixes"),
+    [("elastic", [f"{n} steps" for n in (1, 2, 4, 8)]), ("still", [f"still-{n}" for n in (1, 2, 4, 8, 16)])],
+)
+def test_one_model_is_scored_at_each_number(name, suffixes, folder, monkeypatch):
+    monkeypatch.setattr(learning, "BATCH_SIZE", 4)
+    monkeypatch.setattr(measure, "BATCH_SIZE", 4)
+    options = SimpleNamespace(cache=folder, questions=4, device="cpu")
+    variant, experiment = EXPERIMENTS[name].variants[0], EXPERIMENTS[name]
+    rows = measure.measure(variant, experiment.task, experiment.scored_for(experiment.task), 0, 2, options)
+    assert [row["variant"] for row in rows] == [f"{variant.name}, {suffix}" for suffix in suffixes]
+    assert all(len(row["right"]) == 4 for row in rows)
+
+
+def test_a_still_clip_shows_the_picture_of_the_same_question(folder):
+    for task, count in (("still-1", 1), ("still-8", 8)):
+        for still, picture in zip(pool(folder, task, "test", 1, 4, 1), pool(folder, "detail", "test", 1, 6, 1)):
+            assert torch.equal(still["frames"], picture["frames"].expand(count, -1, -1, -1))
+
+
+def test_elastic_batches_draw_steps_for_each_picture(folder, config):
+    rows = pool(folder, "detail", "test", 1, 6, jobs=1)
+    batch = elastic_batch(rows, config, (1, 8), random.Random(0))
+    tokens = (batch["input_ids"] == config.image_token_id).sum(1)
+    assert set(batch["image_steps"].tolist()) == {1, 8}
+    assert torch.equal(tokens, 4 * batch["image_steps"])
+
+
+def test_differences_are_paired():
+    def rows(*answers):
+        return [{"seed": seed, "right": right} for seed, right in enumerate(answers)]
+
+    # per question 1, 0, 0, 1: mean 0.5, variance 1/3; one seed
+    assert report.difference(rows("1101"), rows("0100")) == f"+50.0 ± {196 * (1 / 3 / 4) ** 0.5:.1f}"
+    # seeds of +0.5 and 0; per question 0.5, 0, 0, 0.5: variance 1/12, and that of the seeds 1/8
+    assert (
+        report.difference(rows("1101", "11" * 2), rows("0100", "1111"))
+        == f"+25.0 ± {196 * (1 / 48 + 1 / 16) ** 0.5:.1f}"
+    )
 
 
 def test_names_of_variants_are_unique():
