@@ -1,8 +1,9 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """What differs between the versions of transformers that PVC runs on. The other files are written for the newest.
 
-Lines go as the floor rises: each says from which version on it is not needed. `complete_copies` and `whole_folder`
-stay as long as the loader of remote code, and saving, leave files behind that were cut short.
+Lines go as the floor rises: each says from which version on it is not needed. `complete_copies`, `whole_folder`
+and `reading_json` stay as long as the loader of remote code, and saving, leave files behind that were cut short, and
+values of JSON files raise whatever they lead to.
 """
 
 import contextlib
@@ -70,6 +71,17 @@ def complete_copies(folder: Path) -> None:
             os.replace(part, copy)
         except OSError as error:
             raise ImportError(f"{copy} is cut short. Delete {folder} and load again.") from error
+
+
+@contextlib.contextmanager
+def reading_json(what: str) -> Iterator[None]:
+    """Makes what the values of a checkpoint's JSON file raise, of whichever kind, a `ValueError` that names `what`."""
+    try:
+        yield
+    except (OSError, ImportError):  # a missing file, a missing package
+        raise
+    except Exception as error:  # transformers, or huggingface_hub's strict dataclasses: each check has its own kind
+        raise ValueError(f"The values of {what} cannot be used: {error or type(error).__name__}") from error
 
 
 @contextlib.contextmanager

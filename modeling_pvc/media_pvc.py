@@ -196,25 +196,6 @@ def check_time() -> None:
         raise ValueError(f"it takes longer than {policy.max_decode_seconds} s (max_decode_seconds)")
 
 
-class HasMediaPolicy:
-    """An image or video processor with a policy, which is the deployment's, and no part of what is saved."""
-
-    _media_policy = DEFAULT_POLICY
-
-    @property
-    def media_policy(self) -> MediaPolicy:
-        return self._media_policy
-
-    @media_policy.setter
-    def media_policy(self, policy: MediaPolicy) -> None:
-        if not hasattr(policy, "allowed_local_media_path"):  # by its attribute: the class may be loaded twice
-            raise TypeError(f"media_policy needs a MediaPolicy, got {policy!r}; files of a checkpoint cannot set it.")
-        self._media_policy = policy
-
-    def to_dict(self) -> dict[str, Any]:
-        return {key: value for key, value in super().to_dict().items() if key != "_media_policy"}  # type: ignore[misc]
-
-
 URL_SCHEMES = ("http", "https", "data")
 # whose last 32 bits are an address of version 4 (RFC 4291, 2.5.5, and RFC 6052)
 EMBEDDING_NETWORKS = tuple(ipaddress.ip_network(network) for network in ("::ffff:0:0/96", "::/96", "64:ff9b::/96"))

@@ -21,7 +21,7 @@ transformers' loader of remote code reads this text, too, and copies all other f
     from .video_reader_pvc import ...
 """
 
-from .compat_pvc import whole_folder, without_defaults  # first: an old transformers stops here
+from .compat_pvc import reading_json, whole_folder, without_defaults  # first: an old transformers stops here
 
 
 # isort: split
@@ -167,6 +167,12 @@ class PVCProcessor(ProcessorMixin):
             setattr(self, name, token)
         self.image_token_id = tokenizer.image_token_id
         self.video_token_id = tokenizer.video_token_id
+        counts = {"tokens_per_step": tokens_per_step, "image_repeats": image_repeats, "video_repeats": video_repeats}
+        if max_visual_tokens is not None:
+            counts["max_visual_tokens"] = max_visual_tokens
+        for name, count in counts.items():
+            if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
+                raise ValueError(f"{name}={count!r}: a whole number of at least 1 is needed.")
         self.auto_map = {"AutoProcessor": "processing_pvc.PVCProcessor"}  # else AutoProcessor loads a bare tokenizer
         self.tokens_per_step = tokens_per_step
         self.image_repeats = image_repeats
@@ -174,6 +180,11 @@ class PVCProcessor(ProcessorMixin):
         self.max_visual_tokens = max_visual_tokens
         self.image_steps = image_steps
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        with reading_json(f"the processor in {pretrained_model_name_or_path}"):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @staticmethod
     def get_possibly_dynamic_module(module_name: str):
