@@ -24,6 +24,7 @@ from modeling_pvc.video_backends_pvc import open_video
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "15")) / 3  # of each test
 ALLOWED = (ValueError, TypeError, FileNotFoundError, ImportError)
+pytestmark = pytest.mark.timeout(SECONDS + 120)
 GROWTH = 200 * 1024**2  # bytes; decoders keep pools
 STRICT = MediaPolicy.server(max_decode_seconds=10, max_pixels=2_000_000, max_animation_pixels=20_000_000)
 
