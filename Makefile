@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo page test rehearsal lint types docs compat serve-test clean
+FUZZ_SECONDS ?= 120
+
+.PHONY: demo page test rehearsal fuzz lint types docs compat serve-test clean
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +36,10 @@ page: $(VENV)-page/installed
 # The GPU day at the tiny shape on a CPU, which leaves no core for anything beside it.
 rehearsal: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m rehearsal tests/benchmarks
+
+# Mutated files, messages and configs, together as long as FUZZ_SECONDS says.
+fuzz: $(VENV)/installed
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -q -s tests/processors/test_fuzz.py
 
 compat:
 	$(PYTHON) .ci/compat.py

@@ -70,7 +70,7 @@ def source_encoder(folder: Path) -> tuple[Encode, str]:
     if found and (tokenizer := load_tokenizer(folder)):
         return lambda text: tokenizer(text).input_ids, f"transformers' tokenizer from {found[0]}"
     if not (is_sentencepiece_available() and is_protobuf_available()):
-        raise LookupError("tokenizer.model is read by sentencepiece and protobuf, which are not installed")
+        raise LookupError("tokenizer.model needs `pip install sentencepiece protobuf`, which are not there")
     return _slow_encoder(folder), "sentencepiece from tokenizer.model"
 
 

@@ -23,9 +23,10 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType, auto_docstring
 
-from .media_pvc import HasMediaPolicy
+from .media_pvc import MediaPolicy  # noqa: F401  (named for the loader of remote code)
 from .pictures_pvc import (
     FrameWriter,
+    HasMediaPolicy,
     check_convert_rgb,
     check_resample_backend,
     common_size,

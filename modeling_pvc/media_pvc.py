@@ -23,7 +23,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,8 @@ class MediaPolicy:
         max_animation_pixels: of all frames that reading an animated GIF, WebP, PNG or AVIF needs, 2^30 by default.
         max_frames, max_image_tiles, max_visual_tokens: upper bounds of the options of those names, also where none is
             asked for. No bound by default.
+        limit_mm_per_prompt: most images and videos of a conversation, `{"image": 32, "video": 4}`; a key that is left
+            out is no bound, 0 allows none. No bound by default.
     """
 
     allowed_local_media_path: str | os.PathLike | Sequence[str | os.PathLike] | None = None
@@ -81,6 +83,7 @@ class MediaPolicy:
     max_frames: int | None = None
     max_image_tiles: int | None = None
     max_visual_tokens: int | None = None
+    limit_mm_per_prompt: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if isinstance(self.allowed_media_domains, str) or isinstance(self.allowed_schemes, str):
@@ -88,13 +91,16 @@ class MediaPolicy:
         for name, value in vars(self).items():
             if name.startswith("max_") and value is not None and not value > 0:
                 raise ValueError(f"{name}={value!r}: more than 0 is needed.")
+        for kind, limit in self.limit_mm_per_prompt.items():
+            if kind not in BLOCK_OPTIONS or isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+                raise ValueError(f"limit_mm_per_prompt has {kind!r}: {limit!r}; 'image' and 'video' have numbers.")
 
     @classmethod
     def server(cls, **fields: Any) -> "MediaPolicy":
         """For messages of others: no local file, no address that is not public, and bounds on everything.
 
-        256 MiB, 60 s to download, 60 s to decode, 50 million pixels, 2^28 in animations, 128 frames, 24 tiles and
-        16,384 visual tokens. `fields` replace single ones.
+        256 MiB, 60 s to download, 60 s to decode, 50 million pixels, 2^28 in animations, 128 frames, 24 tiles,
+        16,384 visual tokens, 32 images and 4 videos. `fields` replace single ones.
 
         >>> processor.media_policy = MediaPolicy.server(allowed_media_domains=["images.example.com"])
         """
@@ -109,6 +115,7 @@ class MediaPolicy:
             "max_frames": 128,
             "max_image_tiles": 24,
             "max_visual_tokens": 16_384,
+            "limit_mm_per_prompt": {"image": 32, "video": 4},
         }
         return cls(**{**strict, **fields})
 
@@ -154,6 +161,15 @@ class MediaPolicy:
         if width * height > self.max_pixels:
             raise ValueError(f"{width} x {height} are more than {self.max_pixels} pixels (max_pixels)")
 
+    def check_count(self, kind: str, count: int) -> None:
+        """Raises `ValueError` for more images or videos in a conversation than `limit_mm_per_prompt` allows."""
+        limit = self.limit_mm_per_prompt.get(kind)
+        if limit is not None and count > limit:
+            raise ValueError(
+                f"A conversation has {count} {kind}s, more than the {limit} of the media policy. Pass fewer, or raise "
+                f"limit_mm_per_prompt[{kind!r}] of processor.media_policy."
+            )
+
     def bounded(self, name: str, default: int | None, *asked: int | None) -> int | None:
         """The default of an option under the policy's bound. Raises `ValueError` where more was asked for."""
         bound = getattr(self, name)
@@ -194,25 +210,6 @@ def check_time() -> None:
     deadline, policy = _READING.get()
     if time.monotonic() > deadline:
         raise ValueError(f"it takes longer than {policy.max_decode_seconds} s (max_decode_seconds)")
-
-
-class HasMediaPolicy:
-    """An image or video processor with a policy, which is the deployment's, and no part of what is saved."""
-
-    _media_policy = DEFAULT_POLICY
-
-    @property
-    def media_policy(self) -> MediaPolicy:
-        return self._media_policy
-
-    @media_policy.setter
-    def media_policy(self, policy: MediaPolicy) -> None:
-        if not hasattr(policy, "allowed_local_media_path"):  # by its attribute: the class may be loaded twice
-            raise TypeError(f"media_policy needs a MediaPolicy, got {policy!r}; files of a checkpoint cannot set it.")
-        self._media_policy = policy
-
-    def to_dict(self) -> dict[str, Any]:
-        return {key: value for key, value in super().to_dict().items() if key != "_media_policy"}  # type: ignore[misc]
 
 
 URL_SCHEMES = ("http", "https", "data")

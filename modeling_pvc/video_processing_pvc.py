@@ -25,9 +25,10 @@ from transformers.utils import TensorType, auto_docstring
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
-from .media_pvc import DEFAULT_POLICY, HasMediaPolicy, MediaPolicy, VideoSource, flatten_videos
+from .media_pvc import DEFAULT_POLICY, MediaPolicy, VideoSource, flatten_videos
 from .pictures_pvc import (
     FrameWriter,
+    HasMediaPolicy,
     check_convert_rgb,
     check_resample_backend,
     common_size,

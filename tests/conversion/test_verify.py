@@ -10,7 +10,7 @@ from conversion_sources import SPECIALS, byte_tokenizer, chat_source, native_sou
 from internvl_reference import chat_logits, random_chat_source
 from safetensors.torch import load_file, save_file
 
-from conversion import Options, convert, verify, verify_folder
+from conversion import Options, convert, verify, verify_folder, verify_prompts
 from modeling_pvc.tools.cli import main
 
 
@@ -139,3 +139,10 @@ def test_other_precision_is_compared_as_it_is_stored(tmp_path):
     target = convert(str(tmp_path / "source"), tmp_path / "target", dtype="bf16").folder
     result = verify_folder(str(tmp_path / "source"), target)
     assert result.logits.error <= result.logits.tolerance
+
+
+def test_a_tokenizer_model_without_sentencepiece_names_the_remedy(tmp_path, monkeypatch):
+    (tmp_path / "tokenizer.model").write_bytes(b"x")
+    monkeypatch.setattr(verify_prompts, "is_sentencepiece_available", lambda: False)
+    with pytest.raises(LookupError, match=r"`pip install sentencepiece protobuf`"):
+        verify_prompts.source_encoder(tmp_path)

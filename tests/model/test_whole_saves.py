@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -98,6 +99,44 @@ def test_a_killed_process_leaves_whole_files(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     check_whole(target)
+
+
+def saving_process(target):
+    """A process in the middle of a save: its id, and the folder that it writes into."""
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        with whole_folder(target) as unfinished:
+            (unfinished / "config.json").write_text("half")
+            os.write(writing, os.fsencode(unfinished))
+            signal.pause()
+    os.close(writing)
+    name = os.fsdecode(os.read(reading, 4096))
+    os.close(reading)
+    return child, Path(name)
+
+
+def kill(process):
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_a_killed_process_left_is_removed(tmp_path, is_there):
+    target = tmp_path / "saved"
+    if is_there:
+        target.mkdir()
+    (first, killed), (second, living) = saving_process(target), saving_process(target)
+    kill(first)
+    others = [living.with_name(name) for name in (".other.1.unfinished", ".saved.elsewhere.1.00.unfinished")]
+    for folder in others:  # of another target, and of another machine
+        folder.mkdir()
+    assert killed.is_dir() and killed.parent == living.parent == (target if is_there else tmp_path)
+    with whole_folder(target) as unfinished:
+        (unfinished / "config.json").write_text("whole")
+    assert not killed.exists() and not unfinished.exists()
+    assert (living / "config.json").read_text() == "half" and all(folder.is_dir() for folder in others)
+    assert (target / "config.json").read_text() == "whole"
+    kill(second)
 
 
 def check_whole(folder):

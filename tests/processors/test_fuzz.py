@@ -1,9 +1,10 @@
-"""Mutated files and messages: only errors that name their source, nothing opened outside, no growth of memory.
+"""Mutated files, messages, configs: only errors that name their source, nothing opened outside, no growth of memory.
 
-By hand for longer: `PVC_FUZZ_SECONDS=3600 pytest tests/processors/test_fuzz.py`.
+For longer: `make fuzz FUZZ_SECONDS=3600`, which is the time of the three tests together.
 """
 
 import base64
+import json
 import os
 import random
 import time
@@ -16,13 +17,14 @@ from hostile import watched
 from media import encoded, picture, write_clip
 from PIL import Image
 
-from modeling_pvc import MediaPolicy, preset_processor
+from modeling_pvc import MediaPolicy, PVCConfig, PVCImageProcessor, PVCProcessor, preset_processor
 from modeling_pvc.pictures_pvc import load_image
 from modeling_pvc.video_backends_pvc import open_video
 
 
-SECONDS = float(os.environ.get("PVC_FUZZ_SECONDS", "6"))  # of each test
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "15")) / 3  # of each test
 ALLOWED = (ValueError, TypeError, FileNotFoundError, ImportError)
+pytestmark = pytest.mark.timeout(SECONDS + 120)
 GROWTH = 200 * 1024**2  # bytes; decoders keep pools
 STRICT = MediaPolicy.server(max_decode_seconds=10, max_pixels=2_000_000, max_animation_pixels=20_000_000)
 
@@ -88,6 +90,8 @@ def fuzz(attempt, seed: int) -> int:
         if count == 40:
             before = resident_bytes()
     assert before is None or resident_bytes() - before < GROWTH, "memory grows"
+    grown = 0 if before is None else resident_bytes() - before
+    print(f"{count} attempts in {SECONDS:.0f} s; {grown / 1024**2:+.1f} MiB from the 40th on")
     return count
 
 
@@ -181,3 +185,83 @@ def test_messages(tmp_path, monkeypatch):
 
     with watched(tmp_path), watched(Path("/etc/passwd")):
         assert fuzz(attempt, 1) > 20
+
+
+def places(item, path=()):
+    """Paths to everything in a JSON value but itself."""
+    for key, value in item.items() if isinstance(item, dict) else enumerate(item) if isinstance(item, list) else ():
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+def any_option(chance: random.Random):
+    likely = [0, 1, 2, 7, 10**6, 10**9, -1.5, 0.0, "torch", [1], [0, 0, 0], {"height": 10**6, "width": 3}, {}]
+    return chance.choice([any_value(chance), chance.choice(likely)])
+
+
+def mutated_json(chance: random.Random, values: dict, options: list[str]) -> str:
+    """Some values taken out or put in the place of others, and options added, in a file of JSON."""
+    values = json.loads(json.dumps(values))
+    for _ in range(chance.choice([1, 1, 2, 3])):
+        found = list(places(values))
+        if not found or chance.random() < 0.1:
+            values[chance.choice(options)] = any_option(chance)
+            continue
+        *path, last = chance.choice(found)
+        holder = values
+        for key in path:
+            holder = holder[key]
+        if chance.random() < 0.15:
+            del holder[last]
+        else:
+            holder[last] = any_option(chance)
+    return json.dumps(values, default=str)
+
+
+def use(made, messages: list[dict], image: bytes, clip: bytes) -> None:
+    """What a server does with a processor that it has loaded."""
+    if isinstance(made, PVCConfig):
+        return
+    made.media_policy = STRICT
+    if isinstance(made, PVCProcessor):
+        made.apply_chat_template(messages, tokenize=True, return_dict=True)
+    elif isinstance(made, PVCImageProcessor):
+        made(made.fetch_images([image]))
+    else:
+        made(clip)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+def test_configs(tmp_path, caplog):
+    """Loaded by the classes: what transformers' Auto classes read before, `auto_map` and names of types, is theirs."""
+    caplog.set_level("CRITICAL", logger="transformers")
+    config, image = small_config(), encoded(picture(24, 18))
+    processor = preset_processor(config, num_frames=2)
+    clip = write_clip(tmp_path / "clip.mp4", 4).read_bytes()
+    content = [{"type": "image", "image": image}, {"type": "video", "video": clip}, {"type": "text", "text": "a"}]
+    messages = [{"role": "user", "content": content}]
+    folders = {}
+    for made in (config, processor, processor.image_processor, processor.video_processor):
+        folder = tmp_path / type(made).__name__
+        made.save_pretrained(folder)
+        name = next(name for name in NAMES if (folder / name).exists())
+        folders[type(made)] = (folder / name, json.loads((folder / name).read_text()))
+
+    def attempt(chance: random.Random) -> None:
+        made_class = chance.choice(list(folders))
+        path, values = folders[made_class]
+        options = list(getattr(made_class, "valid_kwargs", PVCProcessor.__init__).__annotations__)
+        path.write_text(mutated_json(chance, values, options))
+        try:
+            use(made_class.from_pretrained(path.parent, trust_remote_code=False), messages, image, clip)
+        except OSError as error:  # transformers' for a file that is not there
+            if str(path.parent) not in str(error):
+                raise
+        except ALLOWED as error:
+            assert len(str(error)) > 20, error
+
+    with watched(Path("/etc/passwd")):
+        assert fuzz(attempt, 2) > 20
+
+
+NAMES = ["config.json", "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"]

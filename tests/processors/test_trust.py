@@ -11,9 +11,10 @@ import sys
 import threading
 import zlib
 
+import av
 import numpy as np
 import pytest
-from hostile import lying_files, redirecting_server, watched
+from hostile import lying_files, movie_that_names, redirecting_server, watched
 from media import encoded, picture, write_clip
 from PIL import Image
 
@@ -210,6 +211,60 @@ def test_bounds_hold_where_nothing_is_asked_for(processor, clip):
         inputs = encode(processor, {"type": "image", "image": picture(300, 200)}, text)
     assert len(inputs["pixel_values"]) <= 2
     assert processor.image_processor([picture(300, 200)])["num_patches"] == [3]  # 2 x 1 and the thumbnail
+
+
+def test_the_policy_is_a_bound_and_the_call_a_default(processor, clip):
+    block = {"type": "video", "video": clip.read_bytes(), "max_frames": 3}
+    for asked in (2, 12):  # of the call; the block's own counts
+        inputs = encode(processor, block, processor_kwargs={"max_frames": asked})
+        assert inputs["video_grid_thw"][:, 0].tolist() == [3]
+    processor.media_policy = MediaPolicy(max_frames=2)
+    with pytest.raises(ValueError, match="more than the max_frames=2 of the media policy"):
+        encode(processor, block)
+
+
+def test_the_number_of_media_is_bounded(processor, clip):
+    processor.media_policy = MediaPolicy.server(limit_mm_per_prompt={"image": 2, "video": 0})
+    image, text = {"type": "image", "image": encoded(picture(20, 20))}, {"type": "text", "text": "Why?"}
+    assert len(encode(processor, image, image, text)["pixel_values"]) == 2
+    missing = {"type": "image", "image": "/is/not/there.png"}  # refused before anything is opened
+    named = r"A conversation has 3 images, more than the 2 .*raise limit_mm_per_prompt\['image'\]"
+    with pytest.raises(ValueError, match=named):
+        encode(processor, image, missing, missing, text)
+    with pytest.raises(ValueError, match=r"A conversation has 1 videos, more than the 0 "):
+        encode(processor, {"type": "video", "video": clip.read_bytes()}, text)
+    token = processor.image_token
+    rows = processor(images=[picture(20, 20)] * 4, text=[token * 2] * 2, padding=True)
+    assert len(rows["pixel_values"]) == 4
+    for images, prompts in (([picture(9, 9)] * 3, [token * 3, ""]), ([missing["image"]] * 5, ["", ""])):
+        with pytest.raises(ValueError, match="A conversation has 3 images"):
+            processor(images=images, text=prompts)
+    with pytest.raises(ValueError, match="A conversation has 33 images, more than the 32 "):
+        processor.media_policy = MediaPolicy.server()
+        encode(processor, *[image] * 33)
+    processor.media_policy = MediaPolicy()
+    assert len(encode(processor, *[image] * 33)["pixel_values"]) == 33
+    for limits in ({"audio": 1}, {"image": -1}, {"image": True}, {"video": 1.5}):
+        with pytest.raises(ValueError, match="limit_mm_per_prompt has"):
+            MediaPolicy(limit_mm_per_prompt=limits)
+
+
+def test_a_movie_that_names_another_file(tmp_path):
+    """That FFmpeg finds the other file in it, where a caller lets it; `lying_files` has it for the readers."""
+    secret, own = write_clip(tmp_path / "secret.mov", 6), write_clip(tmp_path / "own.mov", 6)
+    movie, opened = movie_that_names(own, secret, tmp_path / "names.mov"), []
+
+    def open_file(url, flags, options):
+        opened.append(url)
+        return open(url, "rb")
+
+    options = {"enable_drefs": "1", "use_absolute_path": "1"}
+    with av.open(str(movie), options=options, io_open=open_file) as container:
+        assert len(list(container.decode(video=0))) == 6
+    assert opened == [str(movie), str(secret)]
+    for source in (movie, movie.read_bytes()):
+        with watched(tmp_path, (movie,)), pytest.raises(ValueError, match=r"names\.mov|<bytes>"):
+            open_video(source).frames([0])
 
 
 def test_a_policy_is_not_saved_and_not_loaded(processor, tmp_path):

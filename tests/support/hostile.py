@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import os
+import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -64,7 +65,33 @@ def lying_files(folder: Path) -> list[Path]:
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
-    return [folder / name for name in texts]
+    own = write_clip(folder / "own.mov", 6)
+    movie = movie_that_names(own, secret, folder / "names.mov")
+    own.unlink()
+    return [*(folder / name for name in texts), movie]
+
+
+def movie_that_names(path, other, movie):
+    """A MOV whose data reference is an alias to another file (QuickTime File Format, "Data Reference Atoms")."""
+    data = path.read_bytes()
+    at = data.index(b"dref") - 4
+    size = int.from_bytes(data[at : at + 4], "big")
+    volume, name = b"disk".ljust(27, b"\0"), other.name.encode()
+    record = bytes(8) + struct.pack(">HH", 150, 2) + bytes(2) + bytes([4]) + volume + bytes(12)
+    record += bytes([len(name)]) + name.ljust(63, b"\0") + bytes(16) + struct.pack(">hh", 1, 1) + bytes(16)
+    full = str(other).encode()
+    for kind, text in ((2, full), (18, full)):
+        record += struct.pack(">hH", kind, len(text)) + text + bytes(len(text) % 2)
+    record += struct.pack(">hH", -1, 0)
+    entry = struct.pack(">I", 12 + len(record) - 4) + b"alis" + record
+    new = struct.pack(">I", 16 + len(entry)) + b"dref" + bytes(4) + struct.pack(">I", 1) + entry
+    data = bytearray(data[:at] + new + data[at + size :])
+    for box in (b"dinf", b"minf", b"mdia", b"trak", b"moov"):
+        where = data.rindex(box, 0, data.index(b"dref")) - 4
+        old = int.from_bytes(data[where : where + 4], "big")
+        data[where : where + 4] = struct.pack(">I", old + len(new) - size)
+    movie.write_bytes(data)
+    return movie
 
 
 class Redirects(http.server.BaseHTTPRequestHandler):

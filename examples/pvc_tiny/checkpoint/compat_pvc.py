@@ -1,15 +1,19 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """What differs between the versions of transformers that PVC runs on. The other files are written for the newest.
 
-Lines go as the floor rises: each says from which version on it is not needed. `complete_copies` and `whole_folder`
-stay as long as the loader of remote code, and saving, leave files behind that were cut short.
+Lines go as the floor rises: each says from which version on it is not needed. `complete_copies`, `whole_folder`
+and `reading_json` stay as long as the loader of remote code, and saving, leave files behind that were cut short, and
+values of JSON files raise whatever they lead to.
 """
 
 import contextlib
 import functools
+import glob
 import inspect
 import os
+import platform
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,17 +77,31 @@ def complete_copies(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def reading_json(what: str) -> Iterator[None]:
+    """Makes what the values of a checkpoint's JSON file raise, of whichever kind, a `ValueError` that names `what`."""
+    try:
+        yield
+    except (OSError, ImportError):  # a missing file, a missing package
+        raise
+    except Exception as error:  # transformers, or huggingface_hub's strict dataclasses: each check has its own kind
+        raise ValueError(f"The values of {what} cannot be used: {error or type(error).__name__}") from error
+
+
+@contextlib.contextmanager
 def whole_folder(folder: str | os.PathLike) -> Iterator[Path]:
     """A folder to save into, whose files get their places in `folder` once all are complete; none where one fails.
 
     transformers writes each file under its final name. A new folder appears at once; in one that is there, files are
-    replaced one by one, weights before what names them, and shards of an earlier save are removed.
+    replaced one by one, weights before what names them, and shards of an earlier save are removed. What a process of
+    this machine that was killed left beside the target is removed, too.
     """
     final = Path(os.path.abspath(folder))
     if final.is_file():
         raise ValueError(f"{final} is a file; pass a folder to save into.")
-    name = f".{final.name}.{os.getpid()}.unfinished"
-    unfinished = (final if final.is_dir() else final.parent) / name
+    parent = final if final.is_dir() else final.parent
+    owner = f".{final.name}.{platform.node()}"
+    _remove_left_behind(parent, owner)
+    unfinished = parent / f"{owner}.{os.getpid()}.{secrets.token_hex(4)}.unfinished"
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
@@ -93,6 +111,23 @@ def whole_folder(folder: str | os.PathLike) -> Iterator[Path]:
             os.rename(unfinished, final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _remove_left_behind(parent: Path, owner: str) -> None:
+    for folder in parent.glob(f"{glob.escape(owner)}.*.*.unfinished"):
+        pid = folder.name.split(".")[-3]
+        if os.name == "posix" and pid.isdigit() and not _is_alive(int(pid)):  # elsewhere a signal 0 does harm
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _replace_files(unfinished: Path, final: Path) -> None:

@@ -20,7 +20,7 @@ transformers' loader of remote code reads this text, too, and copies all other f
     from .video_reader_pvc import ...
 """
 
-from .compat_pvc import CACHE_NAME  # first: an old transformers stops here
+from .compat_pvc import CACHE_NAME, reading_json  # first: an old transformers stops here
 
 
 # isort: split
@@ -32,6 +32,7 @@ from transformers.utils import auto_docstring
 
 # Number of ViT patches per side that InternVL's own pixel shuffle merges; the compressor's norm sits right after it.
 FIRST_MERGE = 2
+MOST_LAYERS = 10_000  # of a text model; some configurations make a list of them
 
 VISION_AUTO_MAP = {
     "AutoConfig": "configuration_pvc.PVCVisionConfig",
@@ -46,9 +47,23 @@ AUTO_MAP = {
 }
 
 
+class ConfigOfFile(PreTrainedConfig):
+    """A configuration that a file's values make, or `ValueError` alone, which names the folder and the key."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        with reading_json(str(pretrained_model_name_or_path)):
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        with reading_json(f"{cls.__name__} {kwargs.get('name_or_path', '')}".strip()):
+            return super().from_dict(config_dict, **kwargs)
+
+
 @auto_docstring(custom_intro="Configuration of [`PVCVisionModel`], an InternViT whose last layers see earlier steps.")
 @strict
-class PVCVisionConfig(PreTrainedConfig):
+class PVCVisionConfig(ConfigOfFile):
     r"""
     attention_bias (`bool`, *optional*, defaults to `True`):
         Whether the query, key and value projections have a bias (InternViT-300M: yes, InternViT-6B: no).
@@ -150,7 +165,7 @@ class PVCVisionConfig(PreTrainedConfig):
 
 @auto_docstring(custom_intro="Configuration of [`PVCForConditionalGeneration`]: encoder, compressor and text model.")
 @strict
-class PVCConfig(PreTrainedConfig):
+class PVCConfig(ConfigOfFile):
     r"""
     downsample_ratio (`float`, *optional*, defaults to 0.25):
         Side of the compressor's output grid over the side of the patch grid: 1/2, 1/4 or 1/8. 1/4 gives 64 tokens per
@@ -253,7 +268,9 @@ class PVCConfig(PreTrainedConfig):
 
 
 def _text_config(values: dict) -> PreTrainedConfig:
-    model_type = values.get("model_type", "qwen2")
+    model_type, layers = values.get("model_type", "qwen2"), values.get("num_hidden_layers")
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise ValueError(f"text_config.num_hidden_layers={layers}: at most {MOST_LAYERS} are read.")
     if model_type not in CONFIG_MAPPING:
         raise ValueError(
             f"text_config.model_type={model_type!r} is not a model type of this transformers version. InternLM2 "

@@ -4,6 +4,7 @@
 import contextlib
 import functools
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.dataclasses import validate_typed_dict
 from PIL import Image, ImageCms, UnidentifiedImageError
 from transformers.image_utils import ChannelDimension, PILImageResampling
 
+from .compat_pvc import reading_json
 from .media_pvc import DEFAULT_POLICY, MediaPolicy, is_source, open_source
 from .video_reader_pvc import import_av, pyav_version
 
@@ -123,6 +126,58 @@ JPEG2000_SIZE = b"\xff\x4f\xff\x51"  # the begin of the data and of the picture'
 JPEG2000_CONTAINERS = "j2k_pipe,mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's
 JPEG2000_COLOURS = ("LA", "RGB", "RGBA", "YCbCr", "CMYK")
 MENDED = {"XPM": _mend_xpm, "JPEG2000": _mend_jpeg2000}
+
+
+LONGEST_SIDE = 4096  # of a frame; 201 MB of float32
+
+
+class HasMediaPolicy:
+    """An image or video processor with a policy, which is the deployment's, and no part of what is saved."""
+
+    _media_policy = DEFAULT_POLICY
+
+    @property
+    def media_policy(self) -> MediaPolicy:
+        return self._media_policy
+
+    @media_policy.setter
+    def media_policy(self, policy: MediaPolicy) -> None:
+        if not hasattr(policy, "allowed_local_media_path"):  # by its attribute: the class may be loaded twice
+            raise TypeError(f"media_policy needs a MediaPolicy, got {policy!r}; files of a checkpoint cannot set it.")
+        self._media_policy = policy
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], **kwargs):
+        """Of the values in a file. Raises `ValueError` for those that make no frames, naming the option."""
+        with reading_json(f"a {cls.__name__}"):
+            made = super().from_dict(values, **kwargs)  # type: ignore[misc]
+            check_frame_options(made[0] if isinstance(made, tuple) else made)
+        return made
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in super().to_dict().items() if key != "_media_policy"}  # type: ignore[misc]
+
+
+def check_frame_options(processor: Any) -> None:
+    """Raises for attributes of an image or video processor of another type than its options have, or out of range."""
+    given = {name: getattr(processor, name, None) for name in processor.valid_kwargs.__annotations__}
+    size, factor = processor.size, given.pop("rescale_factor")
+    moments = {name: given.pop(name) for name in ("image_mean", "image_std")}  # whole numbers are fine, if not by type
+    del given["size"]
+    validate_typed_dict(processor.valid_kwargs, {name: value for name, value in given.items() if value is not None})
+    for side in (size.height, size.width):
+        if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= LONGEST_SIDE:
+            raise ValueError(f"size={dict(size)}: a height and a width of 1 to {LONGEST_SIDE} pixels are needed.")
+    for name, numbers in moments.items():
+        try:
+            channels = np.broadcast_to(np.asarray(numbers, np.float32), 3)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}={numbers!r}: one number is needed, or one for each channel.") from error
+        if not np.isfinite(channels).all() or (name == "image_std" and not (channels > 0).all()):
+            raise ValueError(f"{name}={numbers!r}: finite numbers are needed, and of image_std more than 0.")
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < math.inf:
+        raise ValueError(f"rescale_factor={factor!r}: a number above 0 is needed.")
+    check_resample_backend(processor.resample_backend, processor.resample)
 
 
 @contextlib.contextmanager

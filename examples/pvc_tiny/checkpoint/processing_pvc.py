@@ -21,7 +21,7 @@ transformers' loader of remote code reads this text, too, and copies all other f
     from .video_reader_pvc import ...
 """
 
-from .compat_pvc import whole_folder, without_defaults  # first: an old transformers stops here
+from .compat_pvc import reading_json, whole_folder, without_defaults  # first: an old transformers stops here
 
 
 # isort: split
@@ -167,6 +167,12 @@ class PVCProcessor(ProcessorMixin):
             setattr(self, name, token)
         self.image_token_id = tokenizer.image_token_id
         self.video_token_id = tokenizer.video_token_id
+        counts = {"tokens_per_step": tokens_per_step, "image_repeats": image_repeats, "video_repeats": video_repeats}
+        if max_visual_tokens is not None:
+            counts["max_visual_tokens"] = max_visual_tokens
+        for name, count in counts.items():
+            if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
+                raise ValueError(f"{name}={count!r}: a whole number of at least 1 is needed.")
         self.auto_map = {"AutoProcessor": "processing_pvc.PVCProcessor"}  # else AutoProcessor loads a bare tokenizer
         self.tokens_per_step = tokens_per_step
         self.image_repeats = image_repeats
@@ -174,6 +180,11 @@ class PVCProcessor(ProcessorMixin):
         self.max_visual_tokens = max_visual_tokens
         self.image_steps = image_steps
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        with reading_json(f"the processor in {pretrained_model_name_or_path}"):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @staticmethod
     def get_possibly_dynamic_module(module_name: str):
@@ -213,18 +224,32 @@ class PVCProcessor(ProcessorMixin):
         # tiles per image and steps per frame: needed here and by TRL, but no arguments of the model
         return ["num_patches", "frame_steps"]
 
-    def apply_chat_template(self, conversation: list, *args, load_audio_from_video: bool = False, **kwargs):
+    def apply_chat_template(
+        self,
+        conversation: list,
+        chat_template: str | None = None,
+        tools: list | None = None,
+        documents: list | None = None,
+        *args,
+        load_audio_from_video: bool = False,
+        **kwargs,
+    ):
         """[`~ProcessorMixin.apply_chat_template`] for messages whose blocks may carry options and None-valued keys.
 
-        A block may hold the options in `BLOCK_OPTIONS` for its own image or video. Reserved tokens in what messages
-        say stay text (`plain_text`). `load_audio_from_video`, which transformers' server sets, has no effect, since
-        the model hears nothing. Raises `ValueError` for other options, and for blocks that are neither text, image nor
-        video.
+        A block may hold the options in `BLOCK_OPTIONS` for its own image or video. Reserved tokens in what messages,
+        `tools` and `documents` say stay text (`plain_text`). `load_audio_from_video`, which transformers' server sets,
+        has no effect, since the model hears nothing. Raises `ValueError` for other options, and for blocks that are
+        neither text, image nor video.
         """
         conversation = normalize_messages(conversation)
         check_messages(conversation)
-        conversation = self._with_plain_text(conversation, "messages", self._reserved_tokens())
-        return super().apply_chat_template(conversation, *args, **kwargs)
+        reserved = self._reserved_tokens()
+        conversation = self._messages_with_plain_text(conversation, "messages", reserved)
+        tools, documents = (
+            self._with_plain_text(given, name, reserved)
+            for name, given in (("tools", tools), ("documents", documents))
+        )
+        return super().apply_chat_template(conversation, chat_template, tools, documents, *args, **kwargs)
 
     def plain_text(self, *pieces: str) -> list[str]:
         """Pieces of text that follow one another, so that no reserved token begins in them when they are tokenized.
@@ -267,22 +292,28 @@ class PVCProcessor(ProcessorMixin):
             raise ValueError(f"In {name}: {error}") from error
 
     def _with_plain_text(self, item: Any, name: str, reserved: list[str]) -> Any:
-        """Messages, or what is in them, with every string through `plain_text`; sources of media stay as they are."""
+        """An item with every string in it, keys too, through `plain_text`; what is no JSON stays as it is."""
         if isinstance(item, str):
             return self._named_plain([item], name, reserved)[0]
         if isinstance(item, (list, tuple)):
             return [self._with_plain_text(element, f"{name}[{i}]", reserved) for i, element in enumerate(item)]
         if not isinstance(item, dict):
             return item
-        content = item.get("content")
-        plain = {
+        return {
             self._with_plain_text(key, name, reserved): self._with_plain_text(value, f"{name}[{key!r}]", reserved)
             for key, value in item.items()
-            if key != "content" or not isinstance(content, (list, tuple))
         }
-        if isinstance(content, (list, tuple)):
-            plain["content"] = self._blocks_with_plain_text(content, f"{name}['content']", reserved)
-        return plain
+
+    def _messages_with_plain_text(self, item: Any, name: str, reserved: list[str]) -> Any:
+        """A message, or (nested) lists of them, with plain text; sources of media stay as they are."""
+        if isinstance(item, list):
+            return [self._messages_with_plain_text(row, f"{name}[{i}]", reserved) for i, row in enumerate(item)]
+        content = item.get("content")
+        if not isinstance(content, (list, tuple)):
+            return self._with_plain_text(item, name, reserved)
+        rest = {key: value for key, value in item.items() if key != "content"}
+        blocks = self._blocks_with_plain_text(content, f"{name}['content']", reserved)
+        return {**self._with_plain_text(rest, name, reserved), "content": blocks}
 
     def _blocks_with_plain_text(self, blocks: Sequence[Any], name: str, reserved: list[str]) -> list[Any]:
         """Blocks whose texts are safe together, as a template may put them side by side."""
@@ -307,6 +338,7 @@ class PVCProcessor(ProcessorMixin):
         the processor's. Raises `ValueError` where placeholders and media differ in number: in nested lists those of
         each prompt, in flat ones all together.
         """
+        self._check_counts(images, text, videos)
         self._check_rows(images, text, videos)
         default = self.max_visual_tokens if max_visual_tokens is None else max_visual_tokens
         max_visual_tokens = self.media_policy.bounded("max_visual_tokens", default, max_visual_tokens)
@@ -319,6 +351,16 @@ class PVCProcessor(ProcessorMixin):
         if report is not None and kwargs.get("return_metadata"):
             inputs["visual_budget"] = report
         return inputs
+
+    def _check_counts(self, images: Any, text: Any, videos: Any) -> None:
+        """Raises `ValueError` for more media than the policy allows a prompt; none is opened before."""
+        prompts = [text] if isinstance(text, str) else text or [""]
+        for kind, token, media in (
+            ("image", self.image_token, flatten_images(images)),
+            ("video", self.video_token, flatten_videos(videos)),
+        ):
+            most = max(prompt.count(token) for prompt in prompts)
+            self.media_policy.check_count(kind, max(most, -(-len(media) // len(prompts))))
 
     def _check_rows(self, images: Any, text: Any, videos: Any) -> None:
         """Raises `ValueError` where nested lists do not have as many media for a prompt as it has placeholders."""
