@@ -3,13 +3,14 @@
 
 1. copy it to `vlmeval/vlm/pvc.py`;
 2. add `from .pvc import PVC` to `vlmeval/vlm/__init__.py`;
-3. add `"PVC": partial(PVC, model_path="FOLDER")` to `supported_VLM` in `vlmeval/config.py`;
+3. add `supported_VLM["PVC"] = partial(vlm.PVC, model_path="FOLDER")` as the last line of `vlmeval/config.py`;
 4. `python run.py --model PVC --data DocVQA_VAL`.
 
 The package modeling-pvc has to be installed beside it. Greedy answers, the paper's tiles per image by data set and 96
 frames per video. VLMEvalKit hands over videos as files where a class has `VIDEO_LLM`.
 """
 
+import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from vlmeval.vlm.base import BaseModel
 
@@ -25,9 +26,10 @@ class PVC(BaseModel):
     VIDEO_LLM = True
 
     def __init__(
-        self, model_path: str, device: str = "cuda", dtype: str = "auto", max_new_tokens: int = 1024, **kwargs
+        self, model_path: str, device: str | None = None, dtype: str = "auto", max_new_tokens: int = 1024, **kwargs
     ):
         super().__init__()
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.processor = AutoProcessor.from_pretrained(model_path)
         self.model = AutoModelForImageTextToText.from_pretrained(model_path, dtype=dtype).to(device).eval()
         self.options = {"max_new_tokens": max_new_tokens, "do_sample": False, **kwargs}
