@@ -1,7 +1,6 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """The chat: pictures and clips by drop or as examples, streamed answers, stop, undo, and what a turn costs."""
 
-import mimetypes
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from ..tools.costs import MediumCost, media_costs
+from ..video_backends_pvc import VIDEO_SUFFIXES, is_video_name
 from .heat import costs_html, progress_html, step_html, step_pictures, times_html
 from .samples import FOLDER, Example, examples
 from .sessions import Session, Sessions
@@ -20,14 +20,7 @@ MODEL_QUEUE = "answers"  # one answer at a time, first come first served
 MAX_NEW_TOKENS = 256
 MAX_FRAMES = 64
 MAX_MEDIA = 8
-VIDEO_SUFFIXES = {".mkv", ".mov", ".avi", ".webm", ".mp4", ".m4v"}  # not all are in the system's list of types
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-
-
-def is_video(path: str) -> bool:
-    """Whether a file is shown to the model as a video: by its name."""
-    kind = mimetypes.guess_type(path)[0] or ""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES or kind.startswith("video/")
 
 
 class Options(NamedTuple):
@@ -69,7 +62,7 @@ class ChatTab:
             label="Your question; drop pictures and clips here",
             show_label=True,
             placeholder="Ask about a picture or a clip",
-            file_types=["image", "video", *sorted(VIDEO_SUFFIXES)],
+            file_types=["image", "video", *VIDEO_SUFFIXES],
             file_count="multiple",
             sources=["upload"],
             elem_id="question",
@@ -85,10 +78,10 @@ class ChatTab:
             self.examples = [
                 (
                     gr.Button(
-                        f"{'Clip' if is_video(str(example.path)) else 'Picture'}: {example.question}",
+                        f"{'Clip' if is_video_name(str(example.path)) else 'Picture'}: {example.question}",
                         size="sm",
                         min_width=150,
-                        icon=None if is_video(str(example.path)) else str(example.path),
+                        icon=None if is_video_name(str(example.path)) else str(example.path),
                     ),
                     example,
                 )
@@ -165,8 +158,8 @@ class ChatTab:
             raise gr.Error("Write a question to go with the picture or clip.")
         if len(files) > MAX_MEDIA:
             raise gr.Error(f"{len(files)} files in one turn; at most {MAX_MEDIA} are taken.")
-        images = [file for file in files if not is_video(file)]
-        videos = [file for file in files if is_video(file)]
+        images = [file for file in files if not is_video_name(file)]
+        videos = [file for file in files if is_video_name(file)]
         options = chosen.of_processor(bool(images), bool(videos))
         session.running = True
         before = list(session.shown)

@@ -11,7 +11,8 @@ import pandas as pd
 from PIL import Image
 
 from ..inference.policies import POLICIES
-from .chat_tab import MODEL_QUEUE, PRIVATE, VIDEO_SUFFIXES
+from ..video_backends_pvc import VIDEO_SUFFIXES
+from .chat_tab import MODEL_QUEUE, PRIVATE
 from .samples import FOLDER
 from .sessions import Session, Sessions
 from .stream_run import StreamRun
@@ -37,9 +38,7 @@ class StreamTab:
         self._wire()
 
     def _source_column(self) -> None:
-        self.clip = gr.File(
-            label="A clip; drop it here", file_types=["video", *sorted(VIDEO_SUFFIXES)], elem_id="stream-clip"
-        )
+        self.clip = gr.File(label="A clip; drop it here", file_types=["video", *VIDEO_SUFFIXES], elem_id="stream-clip")
         with gr.Row():
             self.play = gr.Button("Play the clip", variant="primary", elem_id="play")
             self.example = gr.Button("Play the example", elem_id="play-example")

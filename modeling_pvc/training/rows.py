@@ -7,12 +7,13 @@ in the columns `image`, `images`, `video` and `videos`, whose places are blocks 
 `<video>` in text. `row_keys` says what becomes of every other key.
 """
 
-import mimetypes
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..media_pvc import block_source
+from ..video_backends_pvc import is_video_name
 from .row_forms import common_form
 from .row_keys import (
     BLOCK_SYNONYMS,
@@ -163,7 +164,7 @@ def _split_tags(text: str) -> str | list[dict]:
 
 
 def _is_video_file(source: Any) -> bool:
-    return isinstance(source, str) and (mimetypes.guess_type(source)[0] or "").startswith("video/")
+    return isinstance(source, (str, Path)) and is_video_name(str(source))
 
 
 def _add_system(messages: list[dict], system: Any, name: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
-from modeling_pvc.demo.chat_tab import ChatTab, is_video  # noqa: E402
+from modeling_pvc.demo.chat_tab import ChatTab  # noqa: E402
 from modeling_pvc.demo.sessions import Sessions  # noqa: E402
 
 
@@ -125,10 +125,6 @@ def test_a_picture_of_the_webcam_goes_with_the_question(tab, picture):
     page = page_after(ask(tab, "What?", camera=str(picture)))
     assert "picture.png" in page[tab.costs] and page[tab.camera] is None
     assert tab.sessions["visitor"].files == {picture}
-
-
-def test_videos_are_told_by_name():
-    assert [is_video(name) for name in ("a.MKV", "a.mp4", "a.webm", "a.png", "a.gif")] == [True] * 3 + [False] * 2
 
 
 def test_visitors_files_alone_are_read(tab, picture, processor):

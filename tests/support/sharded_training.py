@@ -55,9 +55,13 @@ def loss_of(model, kind):
 
 
 def make_model(parts):
+    """`parts`: full, frozen tower, or a scope of LoRA; with "+ckpt" behind it under activation checkpointing."""
     torch.manual_seed(0)
+    parts, _, checkpointing = parts.partition("+")
     model = small_model().train()
-    if parts in ("language", "temporal", "all"):
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    if parts in ("language", "vision", "temporal", "all"):
         return get_peft_model(model, pvc_lora_config(parts, r=4))
     model.model.vision_tower.requires_grad_(parts != "frozen tower")
     return model

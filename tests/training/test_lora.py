@@ -5,6 +5,7 @@ import torch
 from batches import batch_of
 from conftest import small_config, small_model
 from peft import LoraConfig, get_peft_model
+from sharded_training import loss_of, make_model
 
 from modeling_pvc import PVCForConditionalGeneration, freeze_all_but_new_parts, pvc_lora_config
 
@@ -127,3 +128,26 @@ def test_the_first_stage_trains_what_pvc_adds():
     assert names == [n for n, p in model.named_parameters() if p.requires_grad]
     with pytest.raises(ValueError, match="Linear has none of the parts that PVC adds"):
         freeze_all_but_new_parts(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("scope", ["vision", "temporal"])
+def test_a_batch_that_touches_nothing_trained_is_skipped(scope):
+    """AdamW would move its parameters by zeros for a gradient: they stay, to the last bit."""
+
+    def train(kinds):
+        model = make_model(scope)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+        for kind in kinds:
+            loss_of(model, kind).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return model.state_dict()
+
+    trained, skipped = train(["video", "text", "text", "both"]), train(["video", "both"])
+    assert all(torch.equal(trained[name], skipped[name]) for name in skipped)
+
+
+def test_a_model_that_trains_nothing_still_raises():
+    model = small_model().train().requires_grad_(False)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        loss_of(model, "text").backward()

@@ -9,6 +9,7 @@ from PIL import Image
 from training import say, trained_text
 
 from modeling_pvc import PVCDataCollator, PVCKTOCollator, PVCPreferenceCollator, load_media_dataset, pvc_training_args
+from modeling_pvc.video_backends_pvc import is_video_name
 
 
 pytest.importorskip("datasets")
@@ -318,3 +319,22 @@ def test_arguments_that_keep_the_media(tmp_path):
             pvc_training_args(trl.SFTConfig, output_dir=tmp_path, **bad)
     with pytest.raises(ValueError, match="precompute_ref_log_probs=True"):
         pvc_training_args(trl.DPOConfig, output_dir=tmp_path, precompute_ref_log_probs=True)
+
+
+def test_videos_are_told_by_name_whatever_the_system_knows(processor, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("mimetypes.guess_type", lambda name: (None, None))
+    names = (
+        "a.MKV",
+        "b/a.mp4",
+        "https://host/a.webm?size=1",
+        "https://host/a.png?name=a.mkv",
+        "a.png",
+        "a.gif",
+        "mkv",
+    )
+    assert [is_video_name(name) for name in names] == [True] * 3 + [False] * 4
+    matroska = tmp_path / "clip.mkv"
+    matroska.write_bytes(clip.read_bytes())
+    for source in (str(matroska), matroska):
+        batch = collate(processor, {"messages": [ASK, ANSWER], "video": [source]})
+        assert sizes(batch) == (0, 4)  # a video, where a list of pictures would be its frames

@@ -422,6 +422,8 @@ class PVCModel(PVCPreTrainedModel):
             **{CACHE_NAME: cache},
             **kwargs,
         )
+        if self.training and torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+            outputs[0].requires_grad_()  # where only the encoder learns and there are no media: gradients of nothing
         return PVCModelOutputWithPast(**outputs, image_hidden_states=images, video_hidden_states=videos)
 
 

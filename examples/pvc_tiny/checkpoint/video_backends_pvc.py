@@ -13,6 +13,7 @@ import functools
 import importlib
 import importlib.util
 import json
+import mimetypes
 import queue
 import re
 import subprocess
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image, ImageSequence
@@ -56,9 +58,16 @@ from .video_reader_pvc import (
 )
 
 
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")  # some are not in every system's list of types
 # Codecs whose decoder honours per-packet skipping of frames that no other frame refers to. AV1's goes wrong.
 SKIPPABLE_CODECS = ("h264", "hevc", "mpeg2video", "mpeg4")
 INTRA = 1  # FFmpeg's picture type
+
+
+def is_video_name(name: str) -> bool:
+    """Whether a path or URL is that of a video, by its suffix."""
+    path = urlsplit(name).path if "://" in name else name
+    return path.lower().endswith(VIDEO_SUFFIXES) or (mimetypes.guess_type(path)[0] or "").startswith("video/")
 
 
 class PyAVReader(VideoReader):
