@@ -57,7 +57,7 @@ def loss_of(model, kind):
 def make_model(parts):
     torch.manual_seed(0)
     model = small_model().train()
-    if parts in ("language", "temporal", "all"):
+    if parts in ("language", "vision", "temporal", "all"):
         return get_peft_model(model, pvc_lora_config(parts, r=4))
     model.model.vision_tower.requires_grad_(parts != "frozen tower")
     return model
@@ -124,6 +124,7 @@ def train_in_deepspeed(rank, address, trainings, results):
             "train_micro_batch_size_per_gpu": 1,
             "zero_optimization": stage,
             "zero_allow_untested_optimizer": True,
+            "gradient_clipping": 0.0,  # the default of DeepSpeed 0.19 is a norm of 1
         }
         optimizer = make_optimizer(model, momentum=0.0)
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
