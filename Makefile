@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 FUZZ_SECONDS ?= 120
 
-.PHONY: demo page test rehearsal fuzz lint types docs compat serve-test clean
+.PHONY: demo page test rehearsal fuzz lint types docs compat serve-test deepspeed-test clean
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,16 @@ compat:
 serve-test:
 	$(PYTHON) .ci/serve_test.py
 
+# DeepSpeed on two CPU processes, in an environment of its own: where it is installed, accelerate and peft import it.
+$(VENV)-deepspeed/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-deepspeed
+	$(VENV)-deepspeed/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-deepspeed/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[deepspeed,test]"
+	touch $@
+
+deepspeed-test: $(VENV)-deepspeed/installed
+	DS_ACCELERATOR=cpu $(VENV)-deepspeed/bin/python -m pytest -q tests/training/test_distributed.py -k deepspeed
+
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -59,4 +69,4 @@ docs: $(VENV)/installed
 	$(BIN)/python docs/write_api.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-page .venv-vllm demo build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-page $(VENV)-deepspeed .venv-vllm demo build dist *.egg-info

@@ -22,8 +22,8 @@ GROUPS = {
     "Processors": ["processing_pvc", "image_processing_pvc", "video_processing_pvc", "media_pvc"],
     "Inference": ["inference.chat", "inference.stream"],
     "Training": [
-        "training.datasets", "training.collators", "training.arguments", "training.lora", "training.frame_draw",
-        "training.step_starts",
+        "training.datasets", "training.collators", "training.batch_plan", "training.feature_store",
+        "training.arguments", "training.lora", "training.frame_draw", "training.step_starts",
     ],
     "Presets": ["tools.presets"],
 }  # fmt: skip

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from .inference.stream import PVCStream
     from .tools.presets import PRESETS, preset_config, preset_processor
     from .training.arguments import pvc_training_args
+    from .training.batch_plan import plan_batches
     from .training.collators import PVCDataCollator, PVCKTOCollator, PVCPreferenceCollator
     from .training.datasets import load_media_dataset
+    from .training.feature_store import keep_encoder_features
     from .training.frame_draw import draw_num_frames
     from .training.lora import freeze_all_but_new_parts, pvc_lora_config
     from .training.step_starts import start_compressor
@@ -52,8 +54,10 @@ _IMPORTED_ON_DEMAND = {
     "inference.stream": ["PVCStream"],
     "tools.presets": ["PRESETS", "preset_config", "preset_processor"],
     "training.arguments": ["pvc_training_args"],
+    "training.batch_plan": ["plan_batches"],
     "training.collators": ["PVCDataCollator", "PVCKTOCollator", "PVCPreferenceCollator"],
     "training.datasets": ["load_media_dataset"],
+    "training.feature_store": ["keep_encoder_features"],
     "training.frame_draw": ["draw_num_frames"],
     "training.lora": ["freeze_all_but_new_parts", "pvc_lora_config"],
     "training.step_starts": ["start_compressor"],
@@ -143,7 +147,9 @@ __all__ = [
     "PVCVisionModel",
     "draw_num_frames",
     "freeze_all_but_new_parts",
+    "keep_encoder_features",
     "load_media_dataset",
+    "plan_batches",
     "preset_config",
     "preset_processor",
     "pvc_lora_config",

@@ -25,14 +25,19 @@ class PVCDataCollator:
         max_length: longest sequence in tokens; longer ones lose the end of their text. No limit by default.
         train_on: `"assistant"`, the assistant's answers with their end tokens (of a `prompt` and `completion` those of
             the completion), or `"all"`, all text. Visual tokens are never trained on.
+        packing: join the rows of a batch into one sequence without padding, in which no row sees another.
 
-    Returns the processor's tensors, padded on the right, and `labels` int[B, L]. Raises `ValueError`, which names the
-    row, where media and places do not match, `max_length` would cut visual tokens, or no token is left to train on.
+    Returns the processor's tensors, padded on the right, and `labels` int[B, L]. With `packing` these are int[1, sum
+    of lengths], and instead of `attention_mask` there are `position_ids`, which start from 0 with each row, and
+    `use_cache=False`: of these transformers makes a mask of blocks, or what flash attention takes. Raises
+    `ValueError`, which names the row, where media and places do not match, `max_length` would cut visual tokens, or no
+    token is left to train on.
     """
 
     processor: ProcessorMixin
     max_length: int | None = None
     train_on: Literal["assistant", "all"] = "assistant"
+    packing: bool = False
 
     def __post_init__(self):
         if self.train_on not in ("assistant", "all"):
@@ -56,7 +61,7 @@ class PVCDataCollator:
                 raise ValueError(
                     f"{name} has no token to train on (train_on={self.train_on!r}, max_length={self.max_length})."
                 )
-        return batch
+        return _pack(batch) if self.packing else batch
 
 
 @dataclass
@@ -224,6 +229,16 @@ def _cut(batch: dict[str, torch.Tensor], keys: tuple[str, ...], collator: Any, n
             )
     for key in keys:
         batch[key] = batch[key][:, : collator.max_length]
+
+
+def _pack(batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """int[B, L] sequences, padded on the right -> one of int[1, sum of lengths], each row with its own positions."""
+    kept = batch.pop("attention_mask").bool()
+    batch["labels"][:, 0] = -100  # what a row begins with is not to be told from the row before it
+    batch["position_ids"] = torch.arange(kept.shape[1]).expand_as(kept)
+    for key in ("input_ids", "labels", "position_ids"):
+        batch[key] = batch[key][kept][None]
+    return {**batch, "use_cache": False}
 
 
 __all__ = ["PVCDataCollator", "PVCKTOCollator", "PVCPreferenceCollator"]

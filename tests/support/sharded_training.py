@@ -128,6 +128,7 @@ def train_in_deepspeed(rank, address, trainings, results):
             "train_micro_batch_size_per_gpu": 1,
             "zero_optimization": stage,
             "zero_allow_untested_optimizer": True,
+            "gradient_clipping": 0.0,  # the default of DeepSpeed 0.19 is a norm of 1
         }
         optimizer = make_optimizer(model, momentum=0.0)
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from modeling_pvc import PVCDataCollator, load_media_dataset
 from modeling_pvc.tools.cli import main
-from modeling_pvc.tools.data_report import RowCost, row_cost
+from modeling_pvc.training.row_costs import RowCost, row_cost
 from modeling_pvc.training.rows import read_conversations
 
 
