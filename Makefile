@@ -40,7 +40,7 @@ compat:
 
 # vLLM in an environment of its own
 serve-test:
-	$(PYTHON) .ci/serve_test.py
+	$(PYTHON) .ci/serve_test.py --environment $(VENV)-vllm
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
@@ -53,4 +53,4 @@ docs: $(VENV)/installed
 	$(BIN)/python docs/write_api.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-page .venv-vllm demo build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-page $(VENV)-vllm demo build dist *.egg-info
