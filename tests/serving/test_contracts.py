@@ -57,7 +57,7 @@ def test_rows_of_pixels_are_those_of_the_grid(processor):
 
 
 def test_runs_of_placeholders_are_frames_and_images(processor):
-    """SGLang 0.5.23 cuts a request's rows at the runs of placeholders: videos by the grid, if there is a run per frame;
+    """SGLang 0.5.23 cuts rows at the runs of placeholders: videos by the grid, if there is a run per frame;
     images one row each, if there are as many runs as rows, so that several tiles must not have several runs."""
     images, videos = [picture(300, 100), picture()], [frames(3), frames(2, 1)]
     text = prompt(processor, "image", "video", "image", "video")
