@@ -46,7 +46,7 @@ compat:
 
 # vLLM in an environment of its own
 serve-test:
-	$(PYTHON) .ci/serve_test.py
+	$(PYTHON) .ci/serve_test.py --environment $(VENV)-vllm
 
 # DeepSpeed on two CPU processes, in an environment of its own: where it is installed, accelerate and peft import it.
 $(VENV)-deepspeed/installed: setup.cfg pyproject.toml constraints.txt
@@ -69,4 +69,4 @@ docs: $(VENV)/installed
 	$(BIN)/python docs/write_api.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-page $(VENV)-deepspeed .venv-vllm demo build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-page $(VENV)-deepspeed $(VENV)-vllm demo build dist *.egg-info

@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("--environment", type=Path, default=ROOT / ".venv-vllm", help="default: .venv-vllm")
     parser.add_argument("--throughput", action="store_true", help="measure requests per second against generate")
     options = parser.parse_args()
-    command = [make(options.environment), ROOT / "tests" / "serving" / "vllm_requests.py"]
+    command = [make(options.environment.absolute()), ROOT / "tests" / "serving" / "vllm_requests.py"]
     return subprocess.run(command + ["--throughput"] * options.throughput, cwd=ROOT).returncode
 
 

@@ -56,6 +56,20 @@ def test_rows_of_pixels_are_those_of_the_grid(processor):
         assert torch.equal(part, alone["pixel_values_videos"])
 
 
+def test_runs_of_placeholders_are_frames_and_images(processor):
+    """SGLang 0.5.23 cuts rows at the runs of placeholders: videos by the grid, if there is a run per frame;
+    images one row each, if there are as many runs as rows, so that several tiles must not have several runs."""
+    images, videos = [picture(300, 100), picture()], [frames(3), frames(2, 1)]
+    text = prompt(processor, "image", "video", "image", "video")
+    inputs = processor(text=text, images=images, videos=videos, return_tensors="pt")
+    (ids,) = inputs["input_ids"]
+    runs = {}
+    for kind in ("image", "video"):
+        placed = ids == getattr(processor, f"{kind}_token_id")
+        runs[kind] = int((placed & ~placed.roll(1)).sum())
+    assert runs == {"image": 2, "video": 5} and len(inputs["pixel_values"]) > 2
+
+
 def test_features_are_per_item_and_do_not_depend_on_their_neighbours(processor):
     """vLLM encodes the items of several requests in one call, cuts the grid to them, and keeps each in its cache."""
     model = small_model()

@@ -13,6 +13,8 @@ import functools
 import http.server
 import json
 import os
+import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -42,7 +44,7 @@ from media import write_clip  # noqa: E402
 
 
 MAX_TOKENS = 16
-START_SECONDS = 300
+START_SECONDS, END_SECONDS, REQUEST_SECONDS = 300, 30, 120
 # What the model's own processor decides is left to it: vLLM's loader samples clips of more than 32 frames otherwise.
 OWN_SAMPLING = json.dumps({"video": {"num_frames": -1}})
 
@@ -200,30 +202,49 @@ def file_server(folder: Path):
         server.shutdown()
 
 
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
 @contextlib.contextmanager
-def vllm_server(folder: Path, adapter: Path, port: int):
+def vllm_server(folder: Path, adapter: Path):
     """A client of `vllm serve`, which is ready, and ends with the block. Its log is `folder/vllm.log`."""
+    port = free_port()  # a fixed one may be another server's, whose answers would be compared
     command = [
         Path(sys.executable).with_name("vllm"), "serve", CHECKPOINT, "--served-model-name", "pvc", "--port", port,
-        "--trust-remote-code", "--model-impl", "transformers", "--dtype", "float32", "--enforce-eager",
-        "--media-io-kwargs", OWN_SAMPLING, "--allowed-local-media-path", folder, "--enable-prompt-tokens-details",
-        "--trust-request-mm-kwargs", "--enable-lora", "--max-lora-rank", 8, "--lora-modules", f"adapter={adapter}",
+        "--host", "127.0.0.1", "--trust-remote-code", "--model-impl", "transformers", "--dtype", "float32",
+        "--enforce-eager", "--media-io-kwargs", OWN_SAMPLING, "--allowed-local-media-path", folder,
+        "--enable-prompt-tokens-details", "--trust-request-mm-kwargs",
+        "--enable-lora", "--max-lora-rank", 8, "--lora-modules", f"adapter={adapter}",
     ]  # fmt: skip
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     with open(folder / "vllm.log", "w") as log:
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(
+            [str(part) for part in command], stdout=log, stderr=log, env=environment, start_new_session=True
+        )
     try:
         wait_for(f"http://127.0.0.1:{port}/health", process, folder / "vllm.log")
-        yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=300)
+        address = f"http://127.0.0.1:{port}/v1"
+        yield openai.OpenAI(base_url=address, api_key="none", max_retries=0, timeout=REQUEST_SECONDS)
     finally:
-        process.terminate()
-        process.wait(60)
+        end(process)
+
+
+def end(process: subprocess.Popen) -> None:
+    """Asks the server to end, and then ends it and its engine, which is a process of its own."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(END_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
-    for _ in range(START_SECONDS):
-        if process.poll() is not None:
-            break
+    latest = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < latest:
         with contextlib.suppress(OSError):
             urllib.request.urlopen(address, timeout=5)
             return
@@ -333,15 +354,15 @@ def throughput(client: openai.OpenAI, media: Media, generate: Generate, repeats:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, default=8917)
     parser.add_argument("--throughput", action="store_true", help="measure requests per second as well")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server ends with this, too
     report = Report()
     with tempfile.TemporaryDirectory() as name, file_server(Path(name)) as address:
         folder, adapter = Path(name), Path(name) / "adapter"
         media, generate = Media(folder, address), Generate()
         write_adapter(adapter)
-        with vllm_server(folder, adapter, options.port) as client:
+        with vllm_server(folder, adapter) as client:
             check_answers(client, media, generate, report)
             check_refusals(client, media, report)
             check_adapter(client, media, generate, adapter, report)
