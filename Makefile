@@ -48,7 +48,7 @@ compat:
 serve-test:
 	$(PYTHON) .ci/serve_test.py --environment $(VENV)-vllm
 
-# DeepSpeed on two CPU processes, in an environment of its own: where it is installed, accelerate and peft import it.
+# DeepSpeed on two CPU processes, in an environment of its own
 $(VENV)-deepspeed/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-deepspeed
 	$(VENV)-deepspeed/bin/python -m pip install --quiet --upgrade pip

@@ -28,7 +28,7 @@ def keep_encoder_features(model: nn.Module, folder: str | Path) -> "EncoderFeatu
 
     A medium is known by the pixels that reach the encoder, which file, frames and options decide, its steps, and the
     weights and settings of encoder and compressor. A file holds one tile's or one video's tokens: 1 MiB for a tile or
-    16 frames at a width of 2048 in bfloat16. Returns what `remove()` ends, with the numbers of `found` and `encoded`
+    4 frames at a width of 2048 in bfloat16. Returns what `remove()` ends, with the numbers of `found` and `encoded`
     media. Raises `ValueError` where encoder or compressor are trained or sharded, now and in each forward.
     """
     backbone = next((module for module in model.modules() if hasattr(module, "vision_tower")), None)
@@ -40,7 +40,7 @@ def keep_encoder_features(model: nn.Module, folder: str | Path) -> "EncoderFeatu
 class EncoderFeatures:
     """Stands before the `forward` of a [`PVCModel`] and hands it `mm_encoder_outputs` instead of pixels."""
 
-    def __init__(self, backbone: nn.Module, folder: Path):
+    def __init__(self, backbone: Any, folder: Path):
         self.backbone = backbone
         self.found = self.encoded = 0
         self._check()
@@ -127,7 +127,7 @@ class EncoderFeatures:
         return self.backbone.get_video_features(torch.cat(videos), video_grid_thw=grid).pooler_output
 
 
-def _weights_key(backbone: nn.Module) -> str:
+def _weights_key(backbone: Any) -> str:
     config = backbone.config
     settings = {key: value for key, value in config.vision_config.to_dict().items() if key not in SAYS_NOTHING}
     settings |= {key: getattr(config, key) for key in ("image_token_order", "merge_size", "projector_hidden_act")}
@@ -140,7 +140,7 @@ def _weights_key(backbone: nn.Module) -> str:
 def _digest(text: str, *tensors: torch.Tensor) -> str:
     digest = hashlib.blake2b(text.encode(), digest_size=24)
     for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
