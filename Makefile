@@ -25,8 +25,9 @@ test: $(VENV)/installed $(VENV)/quantizers
 	$(BIN)/python -m pytest -q -n auto -m "not quantized and not rehearsal"
 
 # The page in a browser. gradio wants an older Pillow than constraints.txt has, so that its environment is its own.
-$(VENV)-page/installed: setup.cfg
+$(VENV)-page/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)-page
+	$(VENV)-page/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
 	$(VENV)-page/bin/python -m pip install --quiet --editable ".[demo,test]" playwright
 	touch $@
 
