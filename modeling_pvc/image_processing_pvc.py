@@ -43,6 +43,12 @@ from .video_reader_pvc import VideoReader  # noqa: F401
 MOST_TILES = 256  # of one image: 18 times what the largest InternVL was trained with, and quickly searched
 
 
+def check_whole_number(name: str, value: Any) -> None:
+    """Raises `ValueError` for what is not a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name}={value!r}: a whole number of at least 1 is needed.")
+
+
 @functools.lru_cache(maxsize=MOST_TILES)
 def tile_grids(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
     """(columns, rows) of every grid of `min_tiles` to `max_tiles` tiles, smallest first; n log n of them.
@@ -200,8 +206,7 @@ class PVCImageProcessor(HasMediaPolicy, PilBackend):
         limits = [default if limit == self.max_image_tiles else limit for limit in limits]
         limits = [limit if mine is None else mine for mine, limit in zip(own, limits, strict=True)]
         for limit in limits:
-            if not isinstance(limit, numbers.Integral) or limit < 1:
-                raise ValueError(f"max_image_tiles={limit!r}: a whole number of at least 1 is needed.")
+            check_whole_number("max_image_tiles", limit)
         self.media_policy.bounded("max_image_tiles", None, *limits)
         return limits
 

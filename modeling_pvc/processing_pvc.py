@@ -26,7 +26,6 @@ from .compat_pvc import reading_json, whole_folder, without_defaults  # first: a
 
 # isort: split
 import itertools
-import numbers
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -44,7 +43,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoInput
 
 from .budget_pvc import fit_media
-from .image_processing_pvc import PVCImageProcessorKwargs
+from .image_processing_pvc import PVCImageProcessorKwargs, check_whole_number
 from .media_pvc import (
     ImageSource,
     MediaPolicy,
@@ -168,11 +167,9 @@ class PVCProcessor(ProcessorMixin):
         self.image_token_id = tokenizer.image_token_id
         self.video_token_id = tokenizer.video_token_id
         counts = {"tokens_per_step": tokens_per_step, "image_repeats": image_repeats, "video_repeats": video_repeats}
-        if max_visual_tokens is not None:
-            counts["max_visual_tokens"] = max_visual_tokens
-        for name, count in counts.items():
-            if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
-                raise ValueError(f"{name}={count!r}: a whole number of at least 1 is needed.")
+        optional = {"max_visual_tokens": max_visual_tokens, "image_steps": image_steps}
+        for name, count in {**counts, **{key: value for key, value in optional.items() if value is not None}}.items():
+            check_whole_number(name, count)
         self.auto_map = {"AutoProcessor": "processing_pvc.PVCProcessor"}  # else AutoProcessor loads a bare tokenizer
         self.tokens_per_step = tokens_per_step
         self.image_repeats = image_repeats
@@ -354,6 +351,8 @@ class PVCProcessor(ProcessorMixin):
 
     def _check_counts(self, images: Any, text: Any, videos: Any) -> None:
         """Raises `ValueError` for more media than the policy allows a prompt; none is opened before."""
+        if not self.media_policy.limit_mm_per_prompt:
+            return
         prompts = [text] if isinstance(text, str) else text or [""]
         for kind, token, media in (
             ("image", self.image_token, flatten_images(images)),
@@ -428,8 +427,7 @@ class PVCProcessor(ProcessorMixin):
             raise ValueError(f"image_steps has {len(asked)} numbers for {len(images)} images.")
         steps = [step if image.image_steps is None else image.image_steps for image, step in zip(images, asked)]
         for step in steps:
-            if isinstance(step, bool) or not isinstance(step, numbers.Integral) or step < 1:
-                raise ValueError(f"image_steps={step!r}: a whole number of at least 1 is needed.")
+            check_whole_number("image_steps", step)
         return steps
 
     def _process_videos(self, videos: list[VideoSource], **kwargs):

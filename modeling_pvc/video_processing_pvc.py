@@ -138,7 +138,8 @@ class Clip:
         if detail and seconds is None:
             raise ValueError("`detail` is in seconds, but the video's frame rate is unknown.")
         for stretch in detail:
-            if not isinstance(stretch, dict) or set(stretch) != {"start", "end", "steps"}:
+            known = isinstance(stretch, dict) and set(stretch) == {"start", "end", "steps"}
+            if not known or None in stretch.values():
                 raise ValueError(f"detail has {stretch!r:.100}; {{'start': ..., 'end': ..., 'steps': ...}} is needed.")
             _check_numbers(**stretch)
             shown = [i for i, second in enumerate(seconds or []) if stretch["start"] <= second <= stretch["end"]]

@@ -28,6 +28,7 @@ import transformers
 from experiments import EXPERIMENTS, TEST_QUESTIONS
 from learning import BATCH_SIZE, CLIPS_AT_A_TIME, score, train
 from pools import Row, elastic_batch, pool, to_batch
+from tables import write_file
 from variants import Variant, build
 
 
@@ -57,22 +58,24 @@ def measure(variant: Variant, task: str, scored: Sequence[str], seed: int, steps
     asked = {f", {n} steps": (scored[0], partial(elastic, choices=(n,)), n) for n in variant.elastic} or {
         f", {name}" if len(scored) > 1 else "": (name, collate, variant.repeats) for name in scored
     }
-    seconds = round(time.perf_counter() - started)
-    return [
-        {
-            "variant": variant.name + suffix,
-            "seed": seed,
-            **score(model, pool(options.cache, name, "test", 1, options.questions, 1), how),
-            "tokens_per_step": variant.tokens_per_step,
-            "steps_per_picture": repeats,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "optimizer_steps": steps,
-            "questions": options.questions,
-            "device": options.device,
-            "seconds": seconds,
-        }
-        for suffix, (name, how, repeats) in asked.items()
-    ]
+    rows = []
+    for suffix, (name, how, repeats) in asked.items():
+        held_out = pool(options.cache, name, "test", 1, options.questions, 1)
+        rows.append(
+            {
+                "variant": variant.name + suffix,
+                "seed": seed,
+                **score(model, held_out, how),
+                "tokens_per_step": variant.tokens_per_step,
+                "steps_per_picture": repeats,
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+                "optimizer_steps": steps,
+                "questions": len(held_out),  # as many of each task, so that there may be more than were asked for
+                "device": options.device,
+                "seconds": round(time.perf_counter() - started),
+            }
+        )
+    return rows
 
 
 def store(name: str, row: dict, folder: Path | None = None) -> None:
@@ -84,9 +87,7 @@ def store(name: str, row: dict, folder: Path | None = None) -> None:
     rows = [old for old in rows if (old["variant"], old["seed"]) != (row["variant"], row["seed"])]
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     content = {"experiment": name, **versions, "date": time.strftime("%Y-%m-%d"), "rows": [*rows, row]}
-    unfinished = file.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(unfinished, file)
+    write_file(file, json.dumps(content, indent=1) + "\n")
 
 
 def main() -> None:

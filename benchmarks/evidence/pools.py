@@ -6,7 +6,6 @@ every variant gets the same frames and the same words in the same order.
 """
 
 import multiprocessing
-import os
 import random
 import string
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoProcessor
 
 from modeling_pvc import PVCDataCollator
+from modeling_pvc.compat_pvc import whole_file
 
 
 Row = dict[str, torch.Tensor]  # input_ids int[L], labels int[L], frames uint8[N, 3, 64, 64]
@@ -133,9 +133,8 @@ def pool(folder: Path, task: str, split: str, seed: int, count: int, jobs: int) 
             rows = [{name: torch.from_numpy(value) for name, value in row.items()} for row in made]
         else:
             rows = list(map(Encoder(task), held_out_questions(task, seed, count)))
-        unfinished = file.with_suffix(".unfinished")
-        torch.save(rows, unfinished)
-        os.replace(unfinished, file)
+        with whole_file(file) as unfinished:
+            torch.save(rows, unfinished)
     return torch.load(file, mmap=True)  # one copy in memory for all processes
 
 

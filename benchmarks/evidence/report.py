@@ -2,7 +2,6 @@
 """Tables of docs/evidence.md and README's figure, from the stored results: `python benchmarks/evidence/report.py`."""
 
 import json
-import os
 import statistics
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from experiments import EXPERIMENTS, FEW_FRAMES_16, FOUR_STEPS
 from matplotlib.figure import Figure
 from pools import FEWER
 from tables import markdown, write_section
+
+from modeling_pvc.compat_pvc import whole_file
 
 
 DOCS = paths.ROOT / "docs"
@@ -150,9 +151,8 @@ def draw_figure(path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished.png")
-    figure.savefig(unfinished, dpi=120)
-    os.replace(unfinished, path)
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=120)
 
 
 def _points(axes, groups: list[list[dict]], tokens, style: str, label: str, shift: float = 0.0) -> None:

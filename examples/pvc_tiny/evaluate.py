@@ -9,7 +9,6 @@ An answer counts if the greedy answer equals the truth. A fresh seed makes fresh
 import argparse
 import itertools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from data import CLIP_NAMES, PICTURE_NAMES, conversation, make_sample
 from drawing import SPLITS
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from modeling_pvc.compat_pvc import whole_file
 
 
 TASKS = {"image": PICTURE_NAMES, "video": CLIP_NAMES}
@@ -91,10 +92,9 @@ def main() -> None:
             Path(options.model), model, {kind: {t: result[t] for t in (*TASKS[kind], kind)} for kind in TASKS}, asked
         )
     if options.json:
-        unfinished = options.json.with_suffix(".unfinished")
         asked_of = {name: getattr(options, name) for name in ("model", "split", "seed", "count", "image_steps")}
-        unfinished.write_text(json.dumps({**asked_of, "accuracy": result}, indent=1))
-        os.replace(unfinished, options.json)
+        with whole_file(options.json) as unfinished:
+            unfinished.write_text(json.dumps({**asked_of, "accuracy": result}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """The chat: pictures and clips by drop or as examples, streamed answers, stop, undo, and what a turn costs."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,6 +66,7 @@ class ChatTab:
             sources=["upload"],
             elem_id="question",
         )
+        self.turn = gr.Number(0, precision=0, visible=False)  # goes to the queue with its turn, unlike gr.State
         with gr.Accordion("Webcam: a picture for the next question", open=False, elem_id="camera"):
             self.camera = gr.Image(sources=["webcam"], type="filepath", label="Picture of the webcam", height=240)
         with gr.Row():
@@ -107,16 +107,17 @@ class ChatTab:
         self.heat = gr.HTML(step_html([], None, 0), elem_id="heat")
 
     def _wire(self) -> None:
-        options = [self.frames, self.tiles, self.image_steps, self.budget, self.length]
+        options = [self.turn, self.frames, self.tiles, self.image_steps, self.budget, self.length]
         shown = [self.chatbot, self.status, self.box, self.camera]
         shown += [self.costs, self.times, self.medium, self.step, self.heat]
         queued: dict[str, Any] = {**PRIVATE, "concurrency_id": MODEL_QUEUE, "concurrency_limit": 1}
         queued.update(show_progress="minimal", show_progress_on=self.status)
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
-        asked = self.box.submit(self.wait, None, self.status, **at_once)
+        waiting = [self.turn, self.status]
+        asked = self.box.submit(self.wait, None, waiting, **at_once)
         asked.then(self.ask, [self.box, self.camera, *options], shown, **queued)
         for button, example in self.examples:
-            clicked = button.click(self.wait, None, self.status, **at_once)
+            clicked = button.click(self.wait, None, waiting, **at_once)
             clicked.then(self.ask_example(example), options, shown, **queued)
         self.stop.click(self.stop_answer, None, None, **at_once)
         self.undo.click(self.undo_turn, None, [self.chatbot, self.status], **at_once)
@@ -125,32 +126,35 @@ class ChatTab:
         self.step.change(self.show_step, [self.medium, self.step], self.heat, **at_once)
         self.medium.input(self.choose_medium, self.medium, [self.step, self.heat], **at_once)
 
-    def wait(self, request: gr.Request) -> str:
-        """A turn enters the queue, in which it can be stopped."""
-        self.sessions[request.session_hash].waiting.append(threading.Event())
-        return '<div role="status">waiting for its turn…</div>'
+    def wait(self, request: gr.Request) -> tuple[int, str]:
+        """A turn enters the queue, in which it can be stopped: its number, and what the page says."""
+        session = self.sessions[request.session_hash]
+        session.asked += 1
+        return session.asked, '<div role="status">waiting for its turn…</div>'
 
     def ask_example(self, example: Example) -> Any:
         """What a click on an example does."""
 
-        def ask(frames: int, tiles: int, steps: int, budget: int, length: int, request: gr.Request) -> Iterator[dict]:
+        def ask(
+            turn: int, frames: int, tiles: int, steps: int, budget: int, length: int, request: gr.Request
+        ) -> Iterator[dict]:
             box = {"text": example.question, "files": [str(example.path)]}
-            yield from self._turn(request, box, Options(frames, tiles, steps, budget, length))
+            yield from self._turn(request, turn, box, Options(frames, tiles, steps, budget, length))
 
         return ask
 
     def ask(
-        self, box: dict, camera: str | None, frames: int, tiles: int, steps: int, budget: int, length: int,
-        request: gr.Request,
+        self, box: dict, camera: str | None, turn: int, frames: int, tiles: int, steps: int, budget: int,
+        length: int, request: gr.Request,
     ) -> Iterator[dict]:  # fmt: skip
         """A turn: yields what changes on the page."""
         box = {**box, "files": [*box["files"], *([camera] if camera else [])]}
         self.sessions[request.session_hash].files |= {Path(file) for file in box["files"]}
-        yield from self._turn(request, box, Options(frames, tiles, steps, budget, length))
+        yield from self._turn(request, turn, box, Options(frames, tiles, steps, budget, length))
 
-    def _turn(self, request: gr.Request, box: dict, chosen: Options) -> Iterator[dict]:
+    def _turn(self, request: gr.Request, turn: int, box: dict, chosen: Options) -> Iterator[dict]:
         session = self.sessions[request.session_hash]
-        if not session.begin_turn():
+        if not session.begin_turn(turn):
             yield {self.status: '<div role="status">stopped before it began</div>'}
             return
         question, files = (box["text"] or "").strip(), list(box["files"])

@@ -24,7 +24,8 @@ class Session:
         chats: the conversation after each of the last turns, the newest last.
         shown: what the page shows of it, as gradio's messages; `shown_at` are its lengths before each undoable turn.
         stop: set to end the answer that is being made.
-        waiting: the same for each turn that waits in the queue.
+        asked: turns that have entered the queue, which refuses some when it is full.
+        stopped: the number of the last turn that a stop was meant for; it ended those before it, too.
         running: whether an answer is being made.
         steps: title and pictures of the steps of each medium of the last turn, see `heat.StepPictures`.
         stream: the stream, once one has begun.
@@ -35,7 +36,8 @@ class Session:
     shown: list[dict[str, Any]] = field(default_factory=list)
     shown_at: list[int] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
-    waiting: collections.deque[threading.Event] = field(default_factory=collections.deque)
+    asked: int = 0
+    stopped: int = 0
     running: bool = False
     steps: list[Any] = field(default_factory=list)
     stream: StreamRun | None = None
@@ -43,13 +45,13 @@ class Session:
 
     def stop_turns(self) -> None:
         """Ends the answer that is being made, and the turns that wait before they begin."""
-        for turn in (self.stop, *self.waiting):
-            turn.set()
+        self.stopped = self.asked
+        self.stop.set()
 
-    def begin_turn(self) -> bool:
-        """Takes the next turn out of the queue. False if it was stopped there."""
-        self.stop = self.waiting.popleft() if self.waiting else threading.Event()
-        return not self.stop.is_set()
+    def begin_turn(self, number: int) -> bool:
+        """Begins a turn that has waited. False if it was stopped meanwhile."""
+        self.stop = threading.Event()
+        return number > self.stopped
 
 
 class Sessions:

@@ -3,7 +3,6 @@
 
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lmms_eval.protocol import ChatMessages
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from ..compat_pvc import whole_file
 from .protocol import NUM_FRAMES, answer, max_image_tiles
 
 
@@ -156,9 +156,8 @@ class AnswerFile:
         if whole and whole[0] != settings:
             raise ValueError(f"{path} holds answers of {whole[0]}, not of {settings}. Name another file.")
         self._answers = {tuple(key): text for key, text in whole[1:]}
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        unfinished.write_text("".join(f"{json.dumps(line)}\n" for line in whole or [settings]))
-        os.replace(unfinished, path)
+        with whole_file(path) as unfinished:
+            unfinished.write_text("".join(f"{json.dumps(line)}\n" for line in whole or [settings]))
 
     def __contains__(self, key: tuple) -> bool:
         return key in self._answers

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers.modeling_utils import PreTrainedModel
 
+from ..compat_pvc import whole_file
 from ..temporal_cache_pvc import GrowingTensor, PVCTemporalCache
 from .policies import StreamFrame
 from .text_cache import new_cache
@@ -41,12 +41,8 @@ def save_stream(stream, path: str | os.PathLike) -> None:
     for name, layers in (("keys", state.temporal.keys), ("values", state.temporal.values)):
         tensors |= {f"temporal.{name}.{i}": tensor for i, tensor in enumerate(layers)}
     tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items() if tensor is not None}
-    unfinished = Path(f"{path}.unfinished")
-    try:
+    with whole_file(path) as unfinished:
         save_file(tensors, unfinished, metadata={"format": FORMAT, "stream": json.dumps(described)})
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load_stream(stream_class: type, path: str | os.PathLike, model, processor, policy):

@@ -4,11 +4,11 @@
 import importlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..compat_pvc import whole_file
 from ..image_processing_pvc import choose_grid
 from ..inference.novelty import token_novelty
 from ..media_pvc import ImageSource, shown_url
@@ -71,12 +71,8 @@ def plot_steps(
         if values is not None:
             figure.colorbar(drawn, ax=axes[row].tolist(), shrink=0.8)
     figure.suptitle(title)
-    unfinished = Path(f"{path}.unfinished.png")
-    try:
-        figure.savefig(unfinished, dpi=110)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=110, format="png")
 
 
 def _title(source) -> str:

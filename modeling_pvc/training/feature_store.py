@@ -3,8 +3,6 @@
 
 import hashlib
 import json
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from ..compat_pvc import takes_frame_counts
+from ..compat_pvc import takes_frame_counts, whole_file
 
 
 SAYS_NOTHING = ("transformers_version", "dtype", "_name_or_path", "architectures", "frames_per_chunk")
@@ -106,7 +104,8 @@ class EncoderFeatures:
         if missing:
             known = dict(zip(missing, encode(*map(list, zip(*missing.values())))))
         for path, tokens in known.items():
-            _write(path, tokens)
+            with whole_file(path) as unfinished:
+                save_file({"tokens": tokens.contiguous()}, unfinished)
         return [known[path] if path in known else self._read(path) for path in paths]
 
     def _key(self, pixels: torch.Tensor, steps: int | None) -> str:
@@ -142,15 +141,6 @@ def _digest(text: str, *tensors: torch.Tensor) -> str:
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _write(path: Path, tokens: torch.Tensor) -> None:
-    unfinished = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part")
-    try:
-        save_file({"tokens": tokens.contiguous()}, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 __all__ = ["EncoderFeatures", "keep_encoder_features"]

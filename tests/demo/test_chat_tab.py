@@ -21,9 +21,10 @@ def tab(model, processor):
         yield ChatTab(Sessions(model, processor))
 
 
-def ask(tab, text, files=(), frames=4, tiles=2, steps=4, budget=0, length=3, camera=None):
+def ask(tab, text, files=(), frames=4, tiles=2, steps=4, budget=0, length=3, camera=None, turn=None):
     """A turn's updates, by component; the last of each is what stays on the page."""
-    return tab.ask({"text": text, "files": list(files)}, camera, frames, tiles, steps, budget, length, VISITOR)
+    turn = tab.wait(VISITOR)[0] if turn is None else turn
+    return tab.ask({"text": text, "files": list(files)}, camera, turn, frames, tiles, steps, budget, length, VISITOR)
 
 
 def page_after(updates):
@@ -107,8 +108,7 @@ def test_a_taken_port_is_named(model, processor, monkeypatch):
 
 
 def test_a_turn_can_be_stopped_while_it_waits(tab):
-    for _ in range(2):
-        tab.wait(VISITOR)
+    refused, _ = tab.wait(VISITOR)  # by a full queue: its turn never comes
     running = ask(tab, "One", length=200)
     next(running)
     waiting = ask(tab, "Two")
@@ -116,7 +116,7 @@ def test_a_turn_can_be_stopped_while_it_waits(tab):
     assert page_after(running)[tab.chatbot][-1]["content"].endswith("(stopped; the model forgets this turn)")
     page = page_after(waiting)
     assert "stopped before it began" in page[tab.status] and tab.box not in page  # the question stays in its box
-    tab.wait(VISITOR)
+    assert tab.sessions["visitor"].asked == refused + 2
     answer = page_after(ask(tab, "Three"))[tab.chatbot][-1]
     assert answer["role"] == "assistant" and "stopped" not in answer["content"]
 

@@ -278,7 +278,7 @@ def test_what_is_too_large_is_refused_and_not_kept(server):
 def test_the_queue_is_fair_and_bounded(server):
     """40 visitors click an example at once: all that are not refused are answered, in the order of their clicks."""
     config = httpx.get(f"{server.address}config").json()
-    options = [16, 1, 4, 0, 8]  # frames, tiles, steps, budget, length
+    options = [1, 16, 1, 4, 0, 8]  # turn, frames, tiles, steps, budget, length
     example = next(d for d in config["dependencies"] if len(d["inputs"]) == len(options) and d["queue"])
     joined = []
     for visitor in range(40):

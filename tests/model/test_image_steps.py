@@ -1,5 +1,7 @@
 """Elastic steps: images of different numbers of steps in one batch, against each alone and against a naive form."""
 
+import json
+
 import pytest
 import torch
 from conftest import small_config, small_model
@@ -138,6 +140,15 @@ def test_what_is_no_number_of_steps_is_refused(processor, steps):
         encoded(processor, [question(0, steps)])
     with pytest.raises((ValueError, StrictDataclassFieldValidationError), match="image_steps"):  # its types: upstream
         encoded(processor, [question(0)], image_steps=steps)
+
+
+def test_a_processor_file_is_checked_when_it_is_loaded(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    file = tmp_path / "processor_config.json"
+    for steps in (0, "2", True):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "image_steps": steps}))
+        with pytest.raises(ValueError, match="image_steps="):
+            PVCProcessor.from_pretrained(tmp_path)
 
 
 def test_numbers_that_do_not_fit_are_refused(model, processor):

@@ -14,7 +14,7 @@ import transformers.modeling_utils
 from conftest import small_config
 
 from modeling_pvc import PVCForConditionalGeneration, card_pvc, preset_processor
-from modeling_pvc.compat_pvc import whole_folder
+from modeling_pvc.compat_pvc import whole_file, whole_folder
 
 
 def files(folder):
@@ -143,3 +143,16 @@ def check_whole(folder):
     for name in ("config.json", "model.safetensors"):
         words = (folder / name).read_text().split()
         assert len(words) == 20_000 and len(set(words)) == 1
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "results.json"
+    target.write_text("old")
+    with pytest.raises(OSError), whole_file(target) as unfinished:
+        unfinished.write_text("half")
+        raise OSError("full")
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+    with whole_file(target) as unfinished:
+        unfinished.write_text("new")
+        assert target.read_text() == "old" and unfinished.suffix == ".json"
+    assert target.read_text() == "new" and list(tmp_path.iterdir()) == [target]

@@ -70,6 +70,7 @@ def test_budget_and_costs_count_its_steps(processor, clip):
     ("detail", "message"),
     [
         ([{"start": 0, "end": 1}], "is needed"),
+        ([{"start": 0, "end": None, "steps": 2}], "is needed"),
         (["0-1"], "is needed"),
         ([{"start": 0, "end": 1, "steps": 0}], "steps=0"),
         ([{"start": 0, "end": 1, "steps": 1.5}], "steps=1.5"),

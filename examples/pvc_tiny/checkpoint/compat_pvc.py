@@ -1,9 +1,9 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """What differs between the versions of transformers that PVC runs on. The other files are written for the newest.
 
-Lines go as the floor rises: each says from which version on it is not needed. `complete_copies`, `whole_folder`
-and `reading_json` stay as long as the loader of remote code, and saving, leave files behind that were cut short, and
-values of JSON files raise whatever they lead to.
+Lines go as the floor rises: each says from which version on it is not needed. `complete_copies`, `whole_folder`,
+`whole_file` and `reading_json` stay as long as the loader of remote code, and saving, leave files behind that were cut
+short, and values of JSON files raise whatever they lead to.
 """
 
 import contextlib
@@ -111,6 +111,18 @@ def whole_folder(folder: str | os.PathLike) -> Iterator[Path]:
             os.rename(unfinished, final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A file to write, which replaces `path` as a whole, or not at all where writing fails. It keeps the suffix."""
+    final = Path(path)
+    unfinished = final.with_name(f"{final.name}.{secrets.token_hex(4)}.unfinished{final.suffix}")
+    try:
+        yield unfinished
+        os.replace(unfinished, final)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _remove_left_behind(parent: Path, owner: str) -> None:
