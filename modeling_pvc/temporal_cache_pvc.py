@@ -254,16 +254,14 @@ def tile_runs(num_tiles: int, image_steps: torch.Tensor | None, image_repeats: i
 
     Raises `ValueError` for `image_steps` of another shape, or below 1.
     """
-    if num_tiles == 0:
-        return []
     if image_steps is None:
-        return [TileRun(num_tiles, image_repeats)]
+        return [TileRun(num_tiles, image_repeats)] if num_tiles else []
     if image_steps.shape != (num_tiles,):
         raise ValueError(
             f"image_steps has shape {list(image_steps.shape)} for {num_tiles} tiles; one number for each is needed."
         )
     counts = image_steps.tolist()
-    if min(counts) < 1:
+    if min(counts, default=1) < 1:
         raise ValueError(f"image_steps={counts}: each tile has at least 1 step.")
     return [TileRun(len(list(run)), count) for count, run in itertools.groupby(counts)]
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..media_pvc import block_source
+from ..media_pvc import OPENAI_DETAIL, block_source
 from ..video_backends_pvc import is_video_name
 from .row_forms import common_form
 from .row_keys import (
@@ -133,10 +133,9 @@ def _read_block(block: Any, name: str) -> dict:
     block = {BLOCK_SYNONYMS.get(key, key): value for key, value in block.items() if value is not None}
     if kind in ("image_url", "video_url"):  # OpenAI's
         held, kind = block.pop(kind), kind.removesuffix("_url")
-        held = held if isinstance(held, Mapping) else {"url": held}
-        if held.get("detail") == "auto":
-            held = {key: value for key, value in held.items() if key != "detail"}
-        block |= {"type": kind, **held}
+        held = dict(held) if isinstance(held, Mapping) else {"url": held}
+        detail = held.pop("detail", None) or "auto"
+        block |= {"type": kind, **held, **OPENAI_DETAIL.get(detail, {"detail": detail})}
     if kind not in ("text", "image", "video"):
         raise ValueError(f"{name} has a block of type {kind!r}. PVC reads text, images and videos.")
     check_block(block, kind, name)

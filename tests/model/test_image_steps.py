@@ -158,6 +158,8 @@ def test_numbers_that_do_not_fit_are_refused(model, processor):
         tile_runs(3, torch.tensor([1, 2]), 4)
     with pytest.raises(ValueError, match="at least 1 step"):
         tile_runs(2, torch.tensor([1, 0]), 4)
+    with pytest.raises(ValueError, match=r"shape \[1\] for 0 tiles"):
+        make_encoder()(pixel_values_videos=frames(2)[None], image_steps=torch.tensor([2]))
     inputs = encoded(processor, [question(0, 2)])
     del inputs["image_steps"]  # as a trainer that does not know it does
     with pytest.raises(ValueError, match="has 2 image tokens, the media give 4"):

@@ -96,6 +96,31 @@ def test_options_of_openais_pictures_are_not_dropped(processor, picture):
         encode(processor, user({**block, "tiles": 1}, text()))
 
 
+@pytest.mark.parametrize(
+    ("detail", "options"),
+    [("low", {"max_image_tiles": 1, "image_steps": 1}), ("high", {}), ("auto", {}), (None, {})],
+)
+def test_openais_detail(processor, picture, detail, options):
+    theirs = {"type": "image_url", "image_url": {"url": str(picture), "detail": detail}}
+    ours = {"type": "image", "image": str(picture), **options}
+    expected, actual = (encode(processor, user(block, text())) for block in (ours, theirs))
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[key], actual[key]) for key in expected)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "image_url", "image_url": {"url": "a.png", "detail": "finest"}},
+        {"type": "image_url", "image_url": {"url": "a.png", "quality": 3}},
+        {"type": "video_url", "video_url": {"url": "a.mp4", "detail": "low"}},
+    ],
+)
+def test_what_openais_blocks_hold_beside_is_not_dropped(processor, block):
+    with pytest.raises(ValueError, match=r"detail|Unknown options"):
+        encode(processor, user(block, text()))
+
+
 @pytest.mark.parametrize("kind", ["str", "Path", "file URL", "bytes", "bytes dict"])
 def test_sources_of_a_video(processor, clip, kind):
     expected = encode(processor, user({"type": "video", "video": str(clip)}, text()))

@@ -345,7 +345,7 @@ def growth_of_opens(path: Path, times: int) -> tuple[int, int]:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
 def test_a_thousand_opens_leak_less_than_four_kilobytes_each(clips, monkeypatch):
-    # In a process of its own with one arena: malloc gives threads arenas, which other tests have filled and which grow.
+    # In a process of its own with one arena: malloc's others grow for other reasons
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as workers:
         growth, threads = workers.submit(growth_of_opens, clips("h264.mp4"), 1000).result(timeout=300)

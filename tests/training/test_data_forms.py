@@ -25,6 +25,7 @@ def forms(p, v):
     """Name -> a row about the picture `p` or the clip `v`, what reaches the encoder, and what is trained on."""
     vsft = [say("user", {"index": None, "text": "What?", "type": "text"}, {"index": 0, "text": None, "type": "image"})]
     openai = {"type": "image_url", "image_url": {"url": p, "detail": "auto"}}
+    low = {"type": "image_url", "image_url": {"url": p, "detail": "low"}}
     texts = [{"user": "What?", "assistant": "yes", "source": "s"}, {"user": "And?", "assistant": "no", "source": "s"}]
     return {
         "LLaVA": ({"id": "1", "image": p, "conversations": turns("<image>\nWhat?")}, IMAGE, YES),
@@ -58,6 +59,7 @@ def forms(p, v):
         "LLaMA-Factory, system": ({"messages": [ASK, ANSWER], "system": "Be short.", "videos": [v]}, VIDEO, YES),
         "alpaca": ({"instruction": "What?", "input": "x", "output": "yes", "images": [p]}, IMAGE, YES),
         "OpenAI": ({"messages": [say("user", openai, "What?"), ANSWER]}, IMAGE, YES),
+        "OpenAI, low": ({"messages": [say("user", low, "What?"), ANSWER]}, (1, 0), YES),
         "video_url": (
             {"messages": [say("user", {"type": "video_url", "video_url": {"url": v}}, "?"), ANSWER]},
             VIDEO,

@@ -41,6 +41,7 @@ BLOCK_OPTIONS = {
     "image": ("max_image_tiles", "image_steps"),
     "video": ("num_frames", "fps", "max_frames", "start", "end", "detail"),
 }
+OPENAI_DETAIL = {"auto": {}, "high": {}, "low": {"max_image_tiles": 1, "image_steps": 1}}
 BLOCK_KEYS = ("type", "text", "image", "video", "image_url", "video_url", "url", "path", "base64")
 
 
@@ -591,7 +592,7 @@ def _normalize_block(block: dict) -> dict:
     kind = block["type"].removesuffix("_url")  # OpenAI's name
     if kind not in BLOCK_OPTIONS:
         raise ValueError(f"PVC reads text, image and video blocks, not {kind!r}.")
-    options = {key: value for key, value in block.items() if key not in BLOCK_KEYS}
+    options = _url_options(block) | {key: value for key, value in block.items() if key not in BLOCK_KEYS}
     unknown = options.keys() - set(BLOCK_OPTIONS[kind])
     if unknown:
         raise ValueError(
@@ -608,11 +609,19 @@ def _normalize_block(block: dict) -> dict:
     return {"type": kind, kind: VideoSource(source, options) if kind == "video" else ImageSource(source, **options)}
 
 
+def _url_options(block: dict) -> dict:
+    """The options that `detail` in OpenAI's `{"image_url": {"url": ..., "detail": "low"}}` asks for."""
+    held = block.get(block["type"]) if block["type"].endswith("_url") else None
+    extra = {key: value for key, value in held.items() if key != "url"} if isinstance(held, dict) else {}
+    if extra.keys() - {"detail"} or extra.get("detail") not in (None, *OPENAI_DETAIL):
+        raise ValueError(f"{block['type']!r} holds {extra!r:.100}; url and detail, auto, high or low, are read.")
+    return OPENAI_DETAIL[extra.get("detail") or "auto"]
+
+
 def block_source(block: dict) -> Any | None:
     """The medium of an image or video block of a message, whichever key holds it, or None.
 
-    OpenAI's blocks `{"type": "image_url", "image_url": {"url": ...}}` are read, too.
-    """
+    OpenAI's blocks `{"type": "image_url", "image_url": {"url": ...}}` are read, too."""
     if block.get("base64") is not None:
         return "data:;base64," + block["base64"]
     if block["type"].endswith("_url"):
