@@ -38,9 +38,9 @@ page: $(VENV)-page/installed
 rehearsal: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m rehearsal tests/benchmarks
 
-# Mutated files, messages and configs, together as long as FUZZ_SECONDS says.
+# Mutated files, messages and configs, together as long as FUZZ_SECONDS says. One arena: malloc's others grow by themselves.
 fuzz: $(VENV)/installed
-	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -q -s tests/processors/test_fuzz.py
+	MALLOC_ARENA_MAX=1 FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -q -s tests/processors/test_fuzz.py
 
 compat:
 	$(PYTHON) .ci/compat.py

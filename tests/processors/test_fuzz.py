@@ -18,6 +18,7 @@ from media import encoded, picture, write_clip
 from PIL import Image
 
 from modeling_pvc import MediaPolicy, PVCConfig, PVCImageProcessor, PVCProcessor, preset_processor
+from modeling_pvc.media_pvc import BLOCK_OPTIONS
 from modeling_pvc.pictures_pvc import load_image
 from modeling_pvc.video_backends_pvc import open_video
 
@@ -71,7 +72,7 @@ def mutated(chance: random.Random, data: bytes) -> bytes:
 
 def fuzz(attempt, seed: int) -> int:
     """Attempts until time is over; returns how many. AssertionError with what reproduces a wrong error."""
-    end, count, before = time.monotonic() + SECONDS, 0, None
+    end, count, sizes = time.monotonic() + SECONDS, 0, []
     while time.monotonic() < end:
         chance = random.Random(f"{seed} {count}")
         started = time.monotonic()
@@ -87,11 +88,10 @@ def fuzz(attempt, seed: int) -> int:
             f"attempt {count} of seed {seed} took {time.monotonic() - started:.0f} s"
         )
         count += 1
-        if count == 40:
-            before = resident_bytes()
-    assert before is None or resident_bytes() - before < GROWTH, "memory grows"
-    grown = 0 if before is None else resident_bytes() - before
-    print(f"{count} attempts in {SECONDS:.0f} s; {grown / 1024**2:+.1f} MiB from the 40th on")
+        if 1 - (end - time.monotonic()) / SECONDS > len(sizes) / 10:
+            sizes.append(resident_bytes())
+    assert sizes[-1] - sizes[0] < GROWTH, "memory grows"
+    print(f"{count} attempts in {SECONDS:.0f} s; MiB resident: {' '.join(f'{size / 1024**2:.0f}' for size in sizes)}")
     return count
 
 
@@ -154,10 +154,13 @@ def any_messages(chance: random.Random, media: list[bytes]):
         source = chance.choice(
             [data, "data:;base64," + base64.b64encode(data).decode(), {"bytes": data, "path": None}]
         )
+        if kind.endswith("_url") and chance.random() < 0.5:
+            detail = any_value(chance) if chance.random() < 0.2 else chance.choice(["low", "high", "auto"])
+            source = {"url": source, "detail": detail}
         block = {"type": kind, kind: "".join(chance.choice(PIECES) for _ in range(9)) if kind == "text" else source}
         if chance.random() < 0.3:
-            options = ["num_frames", "fps", "max_frames", "start", "end", "max_image_tiles", "type", "text", kind]
-            block[chance.choice(options)] = any_value(chance)
+            option = chance.choice([*BLOCK_OPTIONS["image"], *BLOCK_OPTIONS["video"], "type", "text", kind])
+            block[option] = any_value(chance)
         blocks.append(any_value(chance) if chance.random() < 0.05 else block)
     role = chance.choice(["user", "assistant", "system", "<|im_start|>user"])
     message = {"role": role, "content": blocks}
@@ -180,7 +183,8 @@ def test_messages(tmp_path, monkeypatch):
         rows = inputs["input_ids"] if isinstance(inputs["input_ids"][0], list) else [inputs["input_ids"]]
         for row in rows:
             assert [row.count(turn) for turn in turns] == [len(messages)] * 2
-        assert sum(row.count(processor.image_token_id) for row in rows) == 4 * len(inputs.get("pixel_values", []))
+        steps = inputs.get("image_steps", [4] * len(inputs.get("pixel_values", [])))
+        assert sum(row.count(processor.image_token_id) for row in rows) == sum(steps)
         assert sum(row.count(processor.video_token_id) for row in rows) == len(inputs.get("pixel_values_videos", []))
 
     with watched(tmp_path), watched(Path("/etc/passwd")):
