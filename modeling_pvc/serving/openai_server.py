@@ -5,6 +5,7 @@ What that server lacks is in this file. Needed up to transformers 5.24, the newe
 
 * `_enter_lists`: it loads what transformers' lists of model classes name, and knows by them what a model takes;
 * `OWN_SAMPLING`: it asks every model for 32 frames of a video;
+* `_keep_options`: it drops what an image or video block holds beside its URL, and blocks that it does not know;
 * `_refuse_templates`: it renders whatever template a request brings;
 * `_bound_answers`: it lets prompt and answer run past the positions of the text model;
 * `_complete_app`: what is wrong with a request is answered with status 500, `/v1/models` lists the cache and not the
@@ -55,9 +56,10 @@ def serve(
     if not (is_serve_available() and is_accelerate_available()):
         raise ImportError("The server needs more packages. Install them with `pip install 'modeling-pvc[serve]'`.")
     from transformers.cli.serve import Serve
-    from transformers.cli.serving import server
+    from transformers.cli.serving import server, utils
 
     _enter_lists()
+    _keep_options(utils.BaseHandler)
     build = functools.partial(_build, server.build_server, folder, media_policy or MediaPolicy.server())
     with mock.patch.object(server, "build_server", build):
         return Serve(
@@ -73,6 +75,38 @@ def serve(
 
 def _enter_lists() -> None:
     modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES["pvc"] = "PVCForConditionalGeneration"
+
+
+def _keep_options(handler: type) -> None:
+    """What a request's blocks hold beside their URL reaches the processor, which reads or refuses it."""
+    convert = handler.get_processor_inputs_from_messages
+
+    @functools.wraps(convert)
+    def complete(messages, modality):
+        converted = convert(messages, modality)
+        for message, result in zip(messages, converted, strict=True):
+            parts = message.get("content")
+            if isinstance(parts, list) and not message.get("tool_calls"):
+                if len(parts) != len(result["content"]):
+                    types = [part["type"] for part in parts]
+                    raise ValueError(f"A message has blocks of the types {types}; text, images and videos are read.")
+                result["content"] = list(map(_complete_block, parts, result["content"]))
+        return converted
+
+    handler.get_processor_inputs_from_messages = staticmethod(complete)
+
+
+def _complete_block(part: dict, block: dict) -> dict:
+    if block["type"] not in ("image", "video"):
+        return block
+    kind = f"{block['type']}_url"
+    held = part[kind] if isinstance(part[kind], dict) else {"url": part[kind]}
+    options = {key: value for key, value in part.items() if key not in ("type", kind)}
+    if part["type"] == "input_image" and "detail" in options:  # the Responses API's place for it
+        held = {**held, "detail": options.pop("detail")}
+    if held.keys() == {"url"}:
+        return {**block, **options}
+    return {"type": kind, kind: held, **options}
 
 
 def _build(build_server, folder: str, media_policy: MediaPolicy, manager, *args, **kwargs):
