@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ..compat_pvc import whole_file
-from .protocol import NUM_FRAMES, answer, max_image_tiles
+from .protocol import NUM_FRAMES, answer, authors_words, max_image_tiles
 
 
 KNOWN_OPTIONS = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "num_beams", "repetition_penalty")
@@ -24,7 +24,7 @@ TIMES = {"video_start": "start", "video_end": "end"}  # lmms-eval's names of a p
 
 
 class PVC(lmms):
-    """A PVC checkpoint, with the paper's protocol: tiles by task, 96 frames per video, greedy answers.
+    """A PVC checkpoint, with the paper's protocol: tiles and words by task, 96 frames per video, greedy answers.
 
     Args:
         pretrained: checkpoint folder or Hub id.
@@ -34,6 +34,8 @@ class PVC(lmms):
         attn_implementation: as for `from_pretrained`.
         num_frames: frames per video.
         max_image_tiles: most tiles of an image, for all tasks; by default the paper's for each.
+        words: "authors" for questions in the words of the authors' scripts where these have a task (the default),
+            "task" for lmms-eval's own.
         answers: a file, to which each answer is written when it is made. What a run that was interrupted has left
             there is not computed again. Every process has a file of its own, with its number behind the name.
 
@@ -51,6 +53,7 @@ class PVC(lmms):
         attn_implementation: str | None = None,
         num_frames: int = NUM_FRAMES,
         max_image_tiles: int | None = None,
+        words: str = "authors",
         answers: str | None = None,
         max_batch_size: int | None = None,
         **unknown: Any,
@@ -58,6 +61,8 @@ class PVC(lmms):
         super().__init__()
         if unknown:
             raise ValueError(f"--model_args of pvc: {sorted(unknown)} are unknown; see docs/evaluation.md.")
+        if words not in ("authors", "task"):
+            raise ValueError(f"words={words!r} is neither authors nor task.")
         self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.device = torch.device(device) if device and self.world_size == 1 else self.accelerator.device
@@ -66,7 +71,10 @@ class PVC(lmms):
         model = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=dtype, **kwargs)
         self.model = model.to(self.device).eval()
         self.batch_size, self.num_frames, self.max_image_tiles = int(batch_size), num_frames, max_image_tiles
-        settings = {"pretrained": pretrained, "num_frames": num_frames, "max_image_tiles": max_image_tiles}
+        self.words = words
+        settings = {
+            "pretrained": pretrained, "num_frames": num_frames, "max_image_tiles": max_image_tiles, "words": words,
+        }  # fmt: skip
         self.store = AnswerFile(None if answers is None else Path(f"{answers}.{self.rank}"), settings)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
@@ -95,6 +103,8 @@ class PVC(lmms):
         for message in messages:
             for block in message["content"]:
                 block.update({TIMES[name]: block.pop(name) for name in TIMES.keys() & block.keys()})
+                if block["type"] == "text" and self.words == "authors":
+                    block["text"] = authors_words(task, block["text"])
         return messages
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:

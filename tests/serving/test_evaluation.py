@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_pvc.evaluation.protocol import answer, max_image_tiles
+from modeling_pvc.evaluation.protocol import WATCH, WORD_OR_PHRASE, answer, authors_words, max_image_tiles
 
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +84,44 @@ def test_the_entry_point_leads_to_a_chat_model(lmms_eval):
 )  # fmt: skip
 def test_tiles_are_those_of_the_paper(name, tiles):
     assert max_image_tiles(name) == tiles
+
+
+LETTER = "Answer with the option's letter from the given choices directly."
+
+
+@pytest.mark.parametrize(
+    ("task", "theirs", "authors"),
+    [
+        ("chartqa", "How many?\nAnswer the question with a single word.", f"How many? {WORD_OR_PHRASE}"),
+        ("docvqa_val", f"Who?\n{WORD_OR_PHRASE}", f"Who? {WORD_OR_PHRASE}"),
+        ("textvqa_val", f"a\nb?\n{WORD_OR_PHRASE}", f"a\nb? {WORD_OR_PHRASE}"),
+        ("ai2d", f"Which?\nA. x\nB. y\n{LETTER}", "Which?\nA. x\nB. y"),
+        (
+            "mvbench_action_antonym",
+            "Question:What?\nOption:\n(A) x\n(B) y\nOnly give the best option.\n",
+            f"{WATCH}\n\nQuestion: What?\nOptions:\n(A) x\n(B) y\nOnly give the best option.",
+        ),
+        ("mmerealworld", f"a?\n{WORD_OR_PHRASE}", f"a?\n{WORD_OR_PHRASE}"),  # another benchmark
+        ("mmbench_en_dev", f"a?\n{LETTER}", f"a?\n{LETTER}"),
+    ],
+)
+def test_questions_are_in_the_authors_words(lmms_eval, task, theirs, authors):
+    def messages_of(doc):
+        return [{"role": "user", "content": [{"type": "text", "text": theirs}]}]
+
+    request = types.SimpleNamespace(args=("", messages_of, {}, 0, task, "test"))
+    for words, expected in (("authors", authors), ("task", theirs)):
+        model = make(lmms_eval, words=words)
+        model.task_dict = {task: {"test": DOCS}}
+        (message,) = model._conversation(request)
+        assert message["content"] == [{"type": "text", "text": expected}]
+    with pytest.raises(ValueError, match="words='mine'"):
+        make(lmms_eval, words="mine")
+
+
+def test_words_that_are_not_known_are_kept_and_said(caplog):
+    assert authors_words("chartqa", "How many? In short.") == "How many? In short."
+    assert "How many? In short." in caplog.text
 
 
 def test_answers_do_not_depend_on_batches_and_are_kept(lmms_eval, tmp_path):
