@@ -23,9 +23,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CORE_TESTS = ["tests/model", "tests/inference", "tests/tools", "tests/processors/test_messages.py"]
 CORE_TESTS += ["tests/processors/test_processing.py", "tests/examples/test_pvc_tiny.py"]
+CORE_TESTS += ["tests/serving/test_openai_server.py"]
 TRAINING_TESTS = ["tests/training/test_sft.py", "tests/training/test_lora.py"]
 TOOLS = ["hypothesis", "pytest", "pytest-timeout", "pytest-xdist"]
-EXTRAS = ("decord", "plot", "tiny", "train")
+EXTRAS = ("decord", "plot", "serve", "tiny", "train")
 TORCH = "torch==2.13.0"  # of the newest environment: the release that constraints.txt has
 
 
@@ -34,7 +35,7 @@ def floors() -> list[str]:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     declared = [setup["options"]["install_requires"], *(setup["options.extras_require"][extra] for extra in EXTRAS)]
-    found = re.findall(r"^([\w.-]+)>=([\d.]+)", "\n".join(declared), flags=re.MULTILINE)
+    found = re.findall(r"^([\w.-]+)(?:\[\w+\])?>=([\d.]+)", "\n".join(declared), flags=re.MULTILINE)
     return [f"{name}=={lowest}" for name, lowest in found]
 
 
