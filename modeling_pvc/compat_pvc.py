@@ -216,3 +216,18 @@ def check_chunked_prefill(chunk_size: int | None, has_media: bool) -> None:
             f"prefill_chunk_size={chunk_size}: transformers {transformers.__version__} does not cut images and videos "
             "into chunks. Leave it out, or install transformers>=5.23."
         )
+
+
+def refuse_packed_states(
+    text_model: nn.Module, position_ids: torch.Tensor | None, attention_mask: torch.Tensor | None
+) -> None:
+    """Raises `ValueError` for rows packed into one sequence, where layers would carry a state from one to the next."""
+    kinds = getattr(text_model.config, "layer_types", None) or ()
+    has_state = getattr(text_model, "_is_stateful", False) or any(
+        "attention" not in kind or kind == "linear_attention" for kind in kinds
+    )
+    if has_state and attention_mask is None and position_ids is not None and (position_ids.diff(dim=-1) < 0).any():
+        raise ValueError(
+            f"{text_model.config.model_type} has layers that keep a state, which packed rows would share. Train without"
+            " packing."
+        )

@@ -35,7 +35,7 @@ from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.generic import accepts_precomputed_kwargs, can_return_tuple
 
 from .card_pvc import PublishedModel  # noqa: F401  (for the loader: compat_pvc.complete_copies)
-from .compat_pvc import CACHE_NAME, check_chunked_prefill, takes_cache, takes_frame_counts
+from .compat_pvc import CACHE_NAME, check_chunked_prefill, refuse_packed_states, takes_cache, takes_frame_counts
 from .configuration_pvc import FIRST_MERGE, PVCConfig
 from .modeling_vision_pvc import (
     PVCPreTrainedModel,
@@ -391,6 +391,7 @@ class PVCModel(PVCPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of `input_ids` and `inputs_embeds`.")
+        refuse_packed_states(self.language_model, position_ids, attention_mask)
         encodes = pixel_values is not None or pixel_values_videos is not None
         joins = self._must_join(encodes, cache, (input_ids if inputs_embeds is None else inputs_embeds).device)
         if inputs_embeds is None:

@@ -32,6 +32,16 @@ def test_logits_loss_and_tokens_are_the_family_s(family):
     assert found["greedy"]
 
 
+@pytest.mark.parametrize("family", ["falcon_h1", "lfm2", "qwen3_next"])
+def test_packed_rows_are_refused_where_layers_keep_a_state(family):
+    skip_unless_native(family)
+    model = PVCForConditionalGeneration(PVCConfig(text_config=text_config(family)))
+    ids, positions = torch.arange(3, 9)[None], torch.tensor([[0, 1, 2, 0, 1, 2]])
+    with pytest.raises(ValueError, match=f"{family} has layers that keep a state"):
+        model(input_ids=ids, position_ids=positions)
+    model(input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids))  # as left padding has them
+
+
 @pytest.mark.parametrize("family", REFUSED)
 def test_what_cannot_be_equal_is_refused_at_construction(family):
     skip_unless_native(family)
