@@ -228,6 +228,6 @@ def refuse_packed_states(
     )
     if has_state and attention_mask is None and position_ids is not None and (position_ids.diff(dim=-1) < 0).any():
         raise ValueError(
-            f"{text_model.config.model_type} has layers that keep a state, which packed rows would share. Train without"
-            " packing."
+            f"{text_model.config.model_type} has layers that keep a state, which packed rows would share: train "
+            "without packing."
         )
