@@ -15,6 +15,7 @@ What that server lacks is in this file. Needed up to transformers 5.24, the newe
 import functools
 import json
 import time
+from typing import Any
 from unittest import mock
 
 import torch
@@ -77,7 +78,7 @@ def _enter_lists() -> None:
     modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES["pvc"] = "PVCForConditionalGeneration"
 
 
-def _keep_options(handler: type) -> None:
+def _keep_options(handler: Any) -> None:
     """What a request's blocks hold beside their URL reaches the processor, which reads or refuses it."""
     convert = handler.get_processor_inputs_from_messages
 
