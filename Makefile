@@ -38,7 +38,7 @@ page: $(VENV)-page/installed
 rehearsal: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m rehearsal tests/benchmarks
 
-# Mutated files, messages and configs, together as long as FUZZ_SECONDS says. One arena: malloc's others grow by themselves.
+# Mutated files, messages and configs, together as long as FUZZ_SECONDS says. One arena: malloc's others only grow.
 fuzz: $(VENV)/installed
 	MALLOC_ARENA_MAX=1 FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -q -s tests/processors/test_fuzz.py
 

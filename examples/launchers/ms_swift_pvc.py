@@ -34,6 +34,11 @@ class PVCTemplate(Template):
         super()._preprocess_inputs(inputs)
         for message in inputs.messages:
             message["content"] = re.sub(r"(<image>|<video>)\n?", r"\1\n", message["content"])
+        for kind in MARKS:  # ms-swift leaves a tag too many in the text
+            tags = sum(message["content"].count(f"<{kind}>") for message in inputs.messages)
+            media = getattr(inputs, f"{kind}s") or []
+            if tags != len(media):
+                raise ValueError(f"A row has {len(media)} {kind}s for {tags} <{kind}>.")
 
     def replace_tag(self, media_type: str, index: int, inputs: StdTemplateInputs) -> list:
         if media_type not in MARKS:

@@ -135,7 +135,7 @@ def _read_block(block: Any, name: str) -> dict:
         held, kind = block.pop(kind), kind.removesuffix("_url")
         held = dict(held) if isinstance(held, Mapping) else {"url": held}
         detail = held.pop("detail", None) or "auto"
-        block |= {"type": kind, **held, **OPENAI_DETAIL.get(detail, {"detail": detail})}
+        block |= {"type": kind, **held, **OPENAI_DETAIL.get(str(detail), {"detail": detail})}
     if kind not in ("text", "image", "video"):
         raise ValueError(f"{name} has a block of type {kind!r}. PVC reads text, images and videos.")
     check_block(block, kind, name)

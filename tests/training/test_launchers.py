@@ -78,6 +78,8 @@ def test_rows_become_the_processors_tensors(rows, monkeypatch):
         for key in ("input_ids", "labels"):  # less the line break after the last turn, which is in no loss
             assert actual[key] == expected[key][0, :-1].tolist(), key
         assert expected["labels"][0, -1] == -100
+    with pytest.raises(ValueError, match="1 images for 2 <image>"):
+        template.encode({**rows[1], "messages": rows[4]["messages"]})
         for key in ("pixel_values", "pixel_values_videos", "video_grid_thw"):
             if key in expected:
                 torch.testing.assert_close(actual[key], expected[key])
