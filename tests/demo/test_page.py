@@ -248,6 +248,7 @@ def test_a_picture_of_the_webcam_is_asked_about(visit):
     with visit() as page:
         page.get_by_role("button", name="Webcam: a picture for the next question").click()
         page.locator("#camera").get_by_text("Click to Access Webcam").click()
+        page.wait_for_function("document.querySelector('#camera video')?.videoWidth > 0")  # a first picture to capture
         page.locator("#camera").get_by_role("button", name="capture photo").click()
         page.locator("#camera img").wait_for()
         ask(page, "Count the shapes.")
