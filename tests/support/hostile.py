@@ -12,14 +12,18 @@ from pathlib import Path
 from media import encoded, picture, write_clip
 
 
-_watched: list[list[tuple[str, str]]] = []
+_watched: list[set[tuple[str, str]]] = []
 
 
 def _hook(event: str, arguments: tuple) -> None:
     if _watched and event == "open" and not isinstance(arguments[0], int):
-        _watched[-1].append(("open", os.fsdecode(arguments[0])))
+        seen = ("open", os.fsdecode(arguments[0]))
     elif _watched and event == "socket.connect":
-        _watched[-1].append(("connect", str(arguments[1])))
+        seen = ("connect", str(arguments[1]))
+    else:
+        return
+    for places in _watched:
+        places.add(seen)
 
 
 sys.addaudithook(_hook)  # for the life of the process; no hook can be taken away
@@ -31,12 +35,12 @@ def watched(folder: Path, allowed: tuple[Path, ...] = ()) -> Iterator[None]:
 
     Sees what Python opens. FFmpeg opens nothing: it reads through Python.
     """
-    seen: list[tuple[str, str]] = []
+    seen: set[tuple[str, str]] = set()
     _watched.append(seen)
     try:
         yield
     finally:
-        _watched.remove(seen)
+        _watched.pop()
     inside = str(folder.resolve())
     opened = {name for event, name in seen if event == "open" and os.path.realpath(name).startswith(inside)}
     assert opened <= {str(path) for path in allowed}, opened
