@@ -621,7 +621,8 @@ def _url_options(block: dict) -> dict:
 def block_source(block: dict) -> Any | None:
     """The medium of an image or video block of a message, whichever key holds it, or None.
 
-    OpenAI's blocks `{"type": "image_url", "image_url": {"url": ...}}` are read, too."""
+    OpenAI's blocks `{"type": "image_url", "image_url": {"url": ...}}` are read, too.
+    """
     if block.get("base64") is not None:
         return "data:;base64," + block["base64"]
     if block["type"].endswith("_url"):
