@@ -31,7 +31,7 @@ PAIRS = list(itertools.combinations_with_replacement(KINDS, 2)) + [
 ]
 
 
-def in_two_processes(worker, folder, *arguments, seconds=300):
+def in_two_processes(worker, folder, *arguments, seconds=900):
     """Runs `worker(rank, address, *arguments)` as ranks 0 and 1; fails where one waits for the other for ever."""
     address = f"file://{folder / 'store'}"
     context = mp.spawn(worker, args=(address, *arguments), nprocs=2, join=False)

@@ -330,21 +330,20 @@ class PVCModel(PVCPreTrainedModel):
             "(pass truncation=False or max_length=None), or made by another processor?"
         )
 
-    def _is_shared(self, cache: Cache | None) -> bool:
-        """Whether ranks must agree on running encoder and compressor, whatever their batches hold.
+    def _must_join(self, encodes: bool, cache: Cache | None, device: torch.device) -> bool:
+        """Whether this rank, which has no media, must run encoder and compressor on a blank frame.
 
-        Running sharded weights (FSDP2, ZeRO-3) is a collective operation, and so is reducing gradients (DDP, ZeRO-2).
+        Running sharded weights (FSDP2, ZeRO-3) is a collective operation, and so is reducing gradients (DDP, ZeRO-2):
+        if one rank encodes, all do. If none does, only ZeRO-3 must: it reuses the last gradient of what gets none.
         """
+        parameters = [*self.vision_tower.parameters(), *self.compressor.parameters()]
+        trained = self.training and torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+        if trained and any(hasattr(p, "ds_id") for p in parameters):
+            return not encodes
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return False
-        parameters = [*self.vision_tower.parameters(), *self.compressor.parameters()]
-        if any(hasattr(p, "device_mesh") or hasattr(p, "ds_id") for p in parameters):
-            return cache is None or cache.get_seq_length() == 0
-        return self.training and torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
-
-    def _must_join(self, encodes: bool, cache: Cache | None, device: torch.device) -> bool:
-        """Whether this rank does not run the encoder but another does; no rank runs it for nothing."""
-        if not self._is_shared(cache):
+        sharded = any(hasattr(p, "device_mesh") or hasattr(p, "ds_id") for p in parameters)
+        if not ((cache is None or cache.get_seq_length() == 0) if sharded else trained):
             return False
         encoding = torch.tensor(float(encodes), device=device)  # not the weights' device, which may be offloaded
         dist.all_reduce(encoding)
