@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Everything that only a GPU can tell, in one command.
 
-    python benchmarks/gpu_day.py --out FOLDER [--minutes 20] [--shape 8b]     on a GPU
+    python benchmarks/gpu_day.py --out FOLDER [--minutes 20] [--shape 8b] [--only PART ...]     on a GPU
     python benchmarks/gpu_day.py --out FOLDER --shape tiny --device cpu       rehearsed
     python benchmarks/gpu_tables.py FOLDER                                    puts the tables into docs/benchmarks.md
 
@@ -60,7 +60,9 @@ def suite(name: str, shape: str, seconds: float) -> Part:
 
 def device_tests(options: argparse.Namespace, limit: float) -> list[str]:
     tests = str(HERE.parent / "tests" / "device")
-    return ["-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", "--timeout", f"{limit:.0f}", tests]
+    # a worker of its own: one that crashes is replaced, and the tests go on
+    options = ["-v", "-n", "1", "-m", "gpu", "-p", "no:cacheprovider", "--timeout", f"{limit:.0f}"]
+    return ["-m", "pytest", *options, tests]
 
 
 def profile(options: argparse.Namespace, limit: float) -> list[str]:
@@ -83,13 +85,13 @@ def training(options: argparse.Namespace, limit: float) -> list[str]:
 
 
 def evidence(options: argparse.Namespace, limit: float) -> list[str]:
-    """Detail against number of steps, with five times the questions of docs/evidence.md and two seeds more."""
+    """Detail against number of steps and starts, as docs/evidence.md has it."""
     script = HERE / "evidence" / "measure.py"
-    arguments = [str(script), "repeats", "--device", options.device, "--results", str(options.out / "evidence")]
+    arguments = [str(script), "starts", "--device", options.device, "--results", str(options.out / "evidence")]
     arguments += ["--cache", str(options.out / "pools")]
     if options.shape == "tiny":
-        return [*arguments, "--only", "1 step of 4 tokens", "--steps=1", "--questions=9", "--seeds=0", "--jobs=1"]
-    return [*arguments, "--questions=1000", "--seeds", "0", "1", "2", "3", "4", f"--jobs={min(6, os.cpu_count())}"]
+        return [*arguments, "--only", "identity, 1 step", "--steps=1", "--questions=9", "--seeds=0", "--jobs=1"]
+    return [*arguments, f"--jobs={max(1, os.cpu_count() - 2)}"]
 
 
 def parts_of(shape: str) -> list[Part]:
@@ -112,6 +114,15 @@ def parts_of(shape: str) -> list[Part]:
     return [*whole, Part("training", 1200, "training", training), Part("evidence", 1200, "evidence", evidence)]
 
 
+def chosen(shape: str, only: list[str] | None) -> list[Part]:
+    """Raises `ValueError` for a part that the shape does not have."""
+    parts = parts_of(shape)
+    names = [part.name for part in parts]
+    if strange := sorted(set(only or ()) - set(names)):
+        raise ValueError(f"--only {strange} is none of {names}.")
+    return [part for part in parts if only is None or part.name in only]
+
+
 def report_of(out: Path, part: str) -> Path:
     """Where a suite writes its rows as they come."""
     return out / f"{part}.json"
@@ -125,6 +136,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=FULL_MINUTES, help="for everything (default: %(default)s)")
     parser.add_argument("--shape", choices=("tiny", "1b", "8b"), default="8b", help="8b measures 1b as well")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="these parts (default: all)")
     return parser.parse_args(arguments)
 
 
@@ -134,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.out = options.out.resolve()
     day = read_day(options)
     ends = time.monotonic() + 60 * options.minutes
-    for part in parts_of(options.shape):
+    for part in chosen(options.shape, options.only):
         if day["parts"].get(part.name, {}).get("status") == "done":
             print(f"{part.name}: done before", flush=True)
             continue

@@ -3,6 +3,8 @@
 
 import argparse
 import json
+import re
+from collections import Counter
 from pathlib import Path
 
 from gpu_day import parts_of
@@ -10,6 +12,7 @@ from tables import markdown, write_section
 
 
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+ENDS = "(PASSED|FAILED|SKIPPED|ERROR)"
 LINES = 60  # of what a part without a report printed last
 
 
@@ -22,6 +25,20 @@ def overview(day: dict) -> str:
     return markdown(["part", "ended", "seconds", "limit"], lines)
 
 
+def outcomes(printed: str) -> str:
+    """How many of pytest's tests ended how, and the names of those that did not pass."""
+    ended = [
+        (before or after, test.strip())
+        for before, test, after in re.findall(
+            rf"^(?:\[gw\d+\].*? {ENDS} |)tests/\S*::(.*?)(?: {ENDS} .*)?$", printed, re.MULTILINE
+        )
+        if before or after
+    ]
+    counts = Counter(end.lower() for end, _ in ended)
+    summary = ", ".join(f"{count} {end}" for end, count in counts.items())
+    return "\n".join([summary, *(f"* {end.lower()}: `{test}`" for end, test in ended if end != "PASSED")])
+
+
 def body(name: str, result: dict) -> str:
     """What a part has to show: its tables, or what it printed; and how it ended, unless well."""
     ending = (
@@ -31,6 +48,8 @@ def body(name: str, result: dict) -> str:
         report = result["report"]
         return f"{ending}{report['head']}\n\n{report['tables']}"
     printed = result.get("printed", "").strip()
+    if name == "tests" and printed:
+        return ending + outcomes(printed)
     if "\n|---|" in printed or "\n| --- |" in printed:
         return ending + printed
     tail = "\n".join(printed.splitlines()[-LINES:])

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from limits import quicker_dtype
 from peak_bytes import PeakBytes
 from peft import get_peft_model
 from PIL import Image
@@ -145,15 +146,18 @@ def main() -> None:
     parser.add_argument("--frames", type=int, nargs=2, default=(4, 16), help="of a video, from and to")
     parser.add_argument("--max-tokens", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", type=torch.device, default="cpu")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="default: the quicker one here")
     options = parser.parse_args()
 
     config = SHAPES[options.shape].config
+    dtype = getattr(torch, options.dtype) if options.dtype else quicker_dtype(config, options.device)
     processor = preset_processor(config)
     rows = draw_rows(options.rows, config.vision_config.image_size, tuple(options.frames), seed=0)
     costs = [row_cost(processor, read_conversations(row, f"Row {i}")) for i, row in enumerate(rows)]
     torch.manual_seed(0)
-    model = get_peft_model(PVCForConditionalGeneration(config), pvc_lora_config("language")).to(options.device).train()
+    model = get_peft_model(PVCForConditionalGeneration(config), pvc_lora_config("language"))
+    model.to(options.device, dtype).train()
     take = step_of(model)
 
     def step(batch: dict) -> None:
@@ -179,7 +183,8 @@ def print_table(entrants, rows, costs, rounds: int, model, step, folder: str) ->
             if features:
                 features.remove()
     first = entrants[0].name
-    print(f"{len(rows)} rows, {sum(c.tokens for c in costs)} tokens, {sum(c.visual_tokens for c in costs)} visual")
+    tokens, visual = sum(cost.tokens for cost in costs), sum(cost.visual_tokens for cost in costs)
+    print(f"{model.dtype}, {len(rows)} rows, {tokens} tokens, {visual} visual")
     print("| batches | steps | padding | rows per second | ratio | memory, MiB |\n|---|---|---|---|---|---|")
     for entrant in entrants:
         ratio = statistics.median(a / b for a, b in zip(seconds[first], seconds[entrant.name]))

@@ -7,7 +7,9 @@ from pools import STILL
 from variants import Variant
 
 
-TEST_QUESTIONS = 210  # per variant and seed
+TEST_QUESTIONS = 1000  # per variant and seed
+STEPS = (1, 2, 4, 8)
+STARTS = {None: "identity", "switch": "switch", "coarse_to_fine": "coarse to fine"}
 
 
 @dataclass(frozen=True)
@@ -30,56 +32,73 @@ class Experiment:
         return self.scored or (task,)
 
 
-ONE_STEP = Variant("1 step of 16 tokens, as InternVL", tokens_per_step=16, adaln=False, temporal=False)
-FOUR_STEPS = Variant("4 steps of 4 tokens", repeats=4)
+def steps(count: int) -> str:
+    return f"{count} step" + "s" * (count > 1)
+
+
+def made_for(count: int, start: str | None, order: str = "sequential") -> Variant:
+    """A model of one number of steps of 4 tokens."""
+    words = [STARTS[start], *(["interleaved"] if order == "interleaved" else []), steps(count)]
+    return Variant(", ".join(words), repeats=count, start=start, order=order)
+
+
+def changed(what: str, **parts) -> Variant:
+    """The model of 4 steps from the switch with something else in it."""
+    return Variant(f"switch, {what}, 4 steps", repeats=4, start="switch", **parts)
+
+
+ONE_STEP = Variant("16 tokens at once, as InternVL", tokens_per_step=16, adaln=False, temporal=False)
+FOUR_STEPS = made_for(4, None)
+SWITCH = made_for(4, "switch")
 FRAME_16 = Variant("per frame, 16 tokens", tokens_per_step=16, adaln=False, temporal=False)
 FEW_FRAMES_16 = Variant("per frame, 16 tokens, every fourth frame", tokens_per_step=16, adaln=False, temporal=False)
 
 EXPERIMENTS = {
-    "repeats": Experiment(
+    "starts": Experiment(
         "detail",
         800,
         (
-            Variant("1 step of 4 tokens"),
-            Variant("2 steps of 4 tokens", repeats=2),
-            FOUR_STEPS,
-            Variant("8 steps of 4 tokens", repeats=8),
             ONE_STEP,
+            *(made_for(count, start) for count in STEPS for start in STARTS if count > 1 or not start),
+            *(made_for(4, start, "interleaved") for start in STARTS),
+        ),
+    ),
+    "elastic": Experiment(
+        "detail",
+        800,
+        tuple(
+            Variant(f"any number of steps, {name}", repeats=4, start=start, elastic=STEPS)
+            for start, name in STARTS.items()
         ),
     ),
     "parts": Experiment(
         "detail",
         800,
         (
-            Variant("without AdaLN", repeats=4, adaln=False),
-            Variant("without temporal attention", repeats=4, temporal=False),
-            Variant("without both", repeats=4, adaln=False, temporal=False),
+            changed("its modulation fixed", adaln=False),
+            changed("without temporal attention", temporal=False),
+            changed("neither", adaln=False, temporal=False),
         ),
     ),
-    "starts": Experiment(
-        "detail",
-        800,
-        tuple(
-            Variant(f"{repeats} steps of 4 tokens, {start.replace('_', ' ')}", repeats=repeats, start=start)
-            for start in ("switch", "coarse_to_fine")
-            for repeats in (2, 4, 8)
-        ),
-    ),
-    "elastic": Experiment(
+    "layers": Experiment(
         "detail",
         800,
         (
-            Variant("any number of steps, switch", repeats=4, start="switch", elastic=(1, 2, 4, 8)),
-            Variant("any number of steps, coarse to fine", repeats=4, start="coarse_to_fine", elastic=(1, 2, 4, 8)),
+            changed("gate 0", gate=0.0),
+            changed("gate 0.1", gate=0.1),
+            changed("1 progressive layer", progressive_layers=1),
+            changed("5 progressive layers", progressive_layers=5),
         ),
     ),
     "still": Experiment(
         "still",
         800,
         (
-            Variant("a still clip, progressive from the switch", start="switch"),
-            Variant("a still clip, switch without temporal attention", start="switch", temporal=False),
             Variant("a still clip, per frame", adaln=False, temporal=False),
+            Variant("a still clip, switch without temporal attention", start="switch", temporal=False),
+            Variant("a still clip, progressive from the switch", start="switch"),
+            Variant("a still clip, progressive from coarse to fine", start="coarse_to_fine"),
+            Variant("a still clip, progressive from the identity"),
         ),
         scored=tuple(f"still-{frames}" for frames in STILL),
     ),

@@ -1,8 +1,8 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Trains and scores the variants of an experiment, some at a time, one thread each.
 
-    python benchmarks/evidence/measure.py EXPERIMENT [--seeds 0 1 2] [--only NAME] [--jobs 4]     # see experiments.py
-    python benchmarks/evidence/measure.py repeats --device cuda --questions 1000 --results FOLDER
+    python benchmarks/evidence/measure.py EXPERIMENT [--seeds 0 1 2 3 4] [--only NAME] [--jobs 4]   # experiments.py
+    python benchmarks/evidence/measure.py starts --device cuda --jobs 14 --results FOLDER
 
 Each finished variant and seed goes to `results/EXPERIMENT.json` at once, in place of an earlier measurement of it.
 """
@@ -26,7 +26,9 @@ import paths
 import torch
 import transformers
 from experiments import EXPERIMENTS, TEST_QUESTIONS
+from experiments import steps as words_of
 from learning import BATCH_SIZE, CLIPS_AT_A_TIME, score, train
+from limits import environment
 from pools import Row, elastic_batch, pool, to_batch
 from tables import write_file
 from variants import Variant, build
@@ -54,8 +56,13 @@ def measure(variant: Variant, task: str, scored: Sequence[str], seed: int, steps
     elastic = partial(elastic_batch, config=model.config, rng=random.Random(seed))
     drawn = partial(elastic, choices=variant.elastic) if variant.elastic else collate
     training = training_pool(options.cache, task, steps)
-    train(model, [training], drawn, steps, seed, at_a_time=CLIPS_AT_A_TIME if are_clips else BATCH_SIZE)
-    asked = {f", {n} steps": (scored[0], partial(elastic, choices=(n,)), n) for n in variant.elastic} or {
+    at_a_time = BATCH_SIZE
+    if options.device == "cuda":
+        model.set_attn_implementation("sdpa")
+    elif are_clips:
+        at_a_time = CLIPS_AT_A_TIME
+    train(model, [training], drawn, steps, seed, at_a_time=at_a_time)
+    asked = {f", {words_of(n)}": (scored[0], partial(elastic, choices=(n,)), n) for n in variant.elastic} or {
         f", {name}" if len(scored) > 1 else "": (name, collate, variant.repeats) for name in scored
     }
     rows = []
@@ -71,7 +78,7 @@ def measure(variant: Variant, task: str, scored: Sequence[str], seed: int, steps
                 "parameters": sum(parameter.numel() for parameter in model.parameters()),
                 "optimizer_steps": steps,
                 "questions": len(held_out),  # as many of each task, so that there may be more than were asked for
-                "device": options.device,
+                "device": environment(model.device, torch.float32)["device"],
                 "seconds": round(time.perf_counter() - started),
             }
         )
@@ -86,14 +93,14 @@ def store(name: str, row: dict, folder: Path | None = None) -> None:
     rows = json.loads(file.read_text())["rows"] if file.exists() else []
     rows = [old for old in rows if (old["variant"], old["seed"]) != (row["variant"], row["seed"])]
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    content = {"experiment": name, **versions, "date": time.strftime("%Y-%m-%d"), "rows": [*rows, row]}
-    write_file(file, json.dumps(content, indent=1) + "\n")
+    rows.append({**row, **versions, "date": time.strftime("%Y-%m-%d")})
+    write_file(file, json.dumps({"experiment": name, "rows": rows}, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=EXPERIMENTS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--only", help="the name of one variant")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="variants at a time (default: one per CPU)")
     parser.add_argument("--steps", type=int, help="optimizer steps (default: the experiment's)")

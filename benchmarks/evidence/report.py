@@ -3,15 +3,15 @@
 
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import paths
 
 
 # isort: split
-from experiments import EXPERIMENTS, FEW_FRAMES_16, FOUR_STEPS
+from experiments import EXPERIMENTS, ONE_STEP, SWITCH
 from matplotlib.figure import Figure
-from pools import FEWER
 from tables import markdown, write_section
 
 from modeling_pvc.compat_pvc import whole_file
@@ -48,8 +48,11 @@ def difference(rows: list[dict], others: list[dict]) -> str:
     """What a variant answers more than another, paired by question and seed, with a 95 % interval.
 
     Its variance is that of the questions, averaged over the seeds, plus that of the seeds, averaged over questions.
+    Empty where no seed was run of both.
     """
     pairs = [(row["right"], other["right"]) for row in rows for other in others if row["seed"] == other["seed"]]
+    if not pairs:
+        return ""
     by_seed = [[int(a) - int(b) for a, b in zip(*pair, strict=True)] for pair in pairs]
     by_question = [statistics.mean(column) for column in zip(*by_seed, strict=True)]
     variance = statistics.variance(by_question) / len(by_question)
@@ -58,55 +61,35 @@ def difference(rows: list[dict], others: list[dict]) -> str:
     return f"{100 * statistics.mean(by_question):+.1f} ± {196 * variance**0.5:.1f}"
 
 
-def paired_table(name: str) -> str:
-    """An experiment's variants, each with what it answers more than the first one does in the same number of steps."""
-    groups = list(by_variant(results(name)).items())
-    first = {asked_of(variant): rows for variant, rows in reversed(groups)}
+def paired_table(measured: list[dict], references: dict[str, Callable[[str], str]], among: list[dict]) -> str:
+    """Variants, each with what it answers more than others.
+
+    `references` gives the head of a column and the name of the variant, `among` those rows, that a variant is compared
+    with.
+    """
+    all_rows = by_variant(among)
     lines = [
         [
             variant,
             mean_and_spread(rows, "answers"),
-            "" if rows is first[asked_of(variant)] else difference(rows, first[asked_of(variant)]),
-            str(rows[0]["questions"]),
-            str(len(rows)),
+            *(
+                "" if reference(variant) == variant else difference(rows, all_rows.get(reference(variant), []))
+                for reference in references.values()
+            ),
+            ", ".join(str(row["seed"]) for row in sorted(rows, key=lambda row: row["seed"])),
         ]
-        for variant, rows in groups
+        for variant, rows in by_variant(measured).items()
     ]
-    return table(["model", "right", "points more than the first of as many", "questions", "seeds"], lines)
+    return table(["model", "right", *references, "seeds"], lines)
 
 
 def asked_of(variant: str) -> str:
-    """The number of steps or frames that ends the name of a variant scored at several."""
+    """The number of steps or frames that ends a variant's name."""
     return variant.rpartition(", ")[2]
 
 
 def table(header: list[str], lines: list[list[str]]) -> str:
     return markdown(header, lines) if lines else "Not yet measured."
-
-
-def visual_tokens(row: dict) -> int:
-    return row["tokens_per_step"] * row["steps_per_picture"]
-
-
-def tokens_per_frame(row: dict) -> float:
-    """Visual tokens for each frame of the clip, whether the model sees the frame or not."""
-    return row["tokens_per_step"] / (FEWER if row["variant"] == FEW_FRAMES_16.name else 1)
-
-
-def detail_table(measured: list[dict]) -> str:
-    lines = [
-        [
-            variant,
-            str(visual_tokens(rows[0])),
-            mean_and_spread(rows, "tokens"),
-            mean_and_spread(rows, "answers"),
-            f"{rows[0]['parameters'] / 1e6:.2f}",
-            str(len(rows)),
-        ]
-        for variant, rows in by_variant(measured).items()
-    ]
-    header = ["model", "tokens per picture", "characters", "all nine", "parameters, M", "seeds"]
-    return table(header, lines)
 
 
 def clips_table() -> str:
@@ -132,45 +115,71 @@ def conversion_table() -> str:
 
 
 def draw_figure(path: Path) -> None:
-    """Accuracy against visual tokens: detail in pictures, and clips."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    """Accuracy against what is spent: steps of a picture, and frames of a clip in which nothing moves."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    pictures = by_variant(results("repeats"))
-    steps = [rows for rows in pictures.values() if rows[0]["tokens_per_step"] == 4]
-    single = [rows for rows in pictures.values() if rows[0]["tokens_per_step"] == 16]
-    _points(left, steps, visual_tokens, "o-", "PVC, steps of 4 tokens")
-    _points(left, single, visual_tokens, "s", "one step of 16 tokens")
+    made = by_variant(results("starts"))
+    for start, style in (("coarse to fine", "C0"), ("switch", "C1"), ("identity", "C2")):
+        one_model = f"any number of steps, {start}"
+        _line(left, by_variant(results("elastic")), one_model, f"{style}o-", f"one model, {start}")
+        _line(left, made, start, f"{style}s:", f"a model for each number, {start}")
+    _line(left, {f"{ONE_STEP.name}, once": made[ONE_STEP.name]}, ONE_STEP.name, "k*", "16 tokens at once")
     left.set(title="Pictures of nine characters, all read", xlabel="visual tokens per picture")
-    apart = {"o": -0.4, "s": 0.0, "^": 0.0, "v": 0.4}  # three models spend 4 tokens
-    for style, (name, rows) in zip(apart, by_variant(results("clips")).items()):
-        _points(right, [rows], tokens_per_frame, style, name, apart[style])
-    right.set(title="Questions about clips", xlabel="visual tokens per frame of the clip", xlim=(0, 20))
+    clips = by_variant(results("still"))
+    for variant in EXPERIMENTS["still"].variants:
+        _line(right, clips, variant.name, "o-", variant.name.removeprefix("a still clip, "), "frames")
+    right.set(title="The same pictures as still clips", xlabel="frames of 4 tokens")
     for axes in (left, right):
         axes.set_ylabel("right")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:.0f}")
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as unfinished:
         figure.savefig(unfinished, dpi=120)
 
 
-def _points(axes, groups: list[list[dict]], tokens, style: str, label: str, shift: float = 0.0) -> None:
-    means = [statistics.mean(row["answers"] for row in rows) for rows in groups]
-    spreads = [spread_of([row["answers"] for row in rows]) for rows in groups]
-    places = [tokens(rows[0]) + shift for rows in groups]
+def _line(axes, groups: dict[str, list[dict]], name: str, style: str, label: str, unit: str = "tokens") -> None:
+    """The variants that are called `name` and a number, which is of frames or else of steps."""
+    chosen = [(variant, rows) for variant, rows in groups.items() if variant.rpartition(", ")[0] == name]
+    if not chosen:
+        return
+    places = [
+        int(variant.rpartition("-")[2]) if unit == "frames" else visual_tokens(rows[0]) for variant, rows in chosen
+    ]
+    means = [statistics.mean(row["answers"] for row in rows) for _, rows in chosen]
+    spreads = [spread_of([row["answers"] for row in rows]) for _, rows in chosen]
     axes.errorbar(places, means, yerr=spreads, fmt=style, capsize=3, label=label)
+
+
+def visual_tokens(row: dict) -> int:
+    return row["tokens_per_step"] * row["steps_per_picture"]
 
 
 def main() -> None:
     page = DOCS / "evidence.md"
-    repeats = results("repeats")
-    whole = [row for row in repeats if row["variant"] == FOUR_STEPS.name]
-    write_section(page, "repeats", detail_table(repeats))
-    write_section(page, "parts", detail_table(whole + results("parts")))
-    write_section(page, "starts", detail_table(results("starts")))
-    write_section(page, "elastic", paired_table("elastic"))
-    write_section(page, "still", paired_table("still"))
+    starts, elastic, still = (results(name) for name in ("starts", "elastic", "still"))
+    parts = [row for row in starts if row["variant"] == SWITCH.name] + results("parts") + results("layers")
+    at_once = ONE_STEP.name
+    write_section(
+        page,
+        "starts",
+        paired_table(
+            starts,
+            {
+                "more than the identity": lambda name: f"identity, {asked_of(name)}",
+                "more than 16 tokens at once": lambda name: at_once,
+            },
+            starts,
+        ),
+    )
+    made_for = {"more than a model made for it": lambda name: name.removeprefix("any number of steps, ")}
+    write_section(page, "elastic", paired_table(elastic, made_for, starts))
+    write_section(page, "parts", paired_table(parts, {"more than the whole": lambda name: SWITCH.name}, parts))
+    per_frame = {"more than per frame": lambda name: f"a still clip, per frame, {asked_of(name)}"}
+    write_section(page, "still", paired_table(still, per_frame, still))
     write_section(page, "clips", clips_table())
     write_section(page, "conversion", conversion_table())
     draw_figure(FIGURE)

@@ -29,6 +29,9 @@ class Variant:
         repeats: steps of a picture.
         adaln, temporal: whether step modulation and temporal attention are there.
         start: a start of `modeling_pvc.start_compressor`, or None for AdaLN that begins as the identity.
+        order: of a picture's tokens, `image_token_order`.
+        gate: of temporal attention at the start.
+        progressive_layers: of the ViT's 5.
         elastic: numbers of steps that training draws from for each picture, and that the model is then scored at.
     """
 
@@ -38,6 +41,9 @@ class Variant:
     adaln: bool = True
     temporal: bool = True
     start: str | None = None
+    order: str = "sequential"
+    gate: float = TEMPORAL_GATE
+    progressive_layers: int = 2
     elastic: tuple[int, ...] = ()
 
     def factor(self, is_clip: bool) -> int:
@@ -51,6 +57,8 @@ def build(variant: Variant, start: Path, seed: int) -> PVCForConditionalGenerati
     config = PVCConfig.from_pretrained(start)
     config.downsample_ratio = {4: 0.25, 16: 0.5}[variant.tokens_per_step]
     config.vision_config.image_repeats = variant.repeats
+    config.vision_config.num_temporal_layers = variant.progressive_layers
+    config.image_token_order = variant.order
     model = PVCForConditionalGeneration(config)
     trained = PVCForConditionalGeneration.from_pretrained(start, dtype=torch.float32).state_dict()
     model.load_state_dict({k: v for k, v in trained.items() if not any(n in k for n in NEW)}, strict=False)
@@ -58,9 +66,9 @@ def build(variant: Variant, start: Path, seed: int) -> PVCForConditionalGenerati
         start_compressor(model.model.compressor, variant.start)
     for module in model.modules():
         if isinstance(module, PVCTemporalGate):
-            nn.init.constant_(module.weight, TEMPORAL_GATE if variant.temporal else 0.0)
+            nn.init.constant_(module.weight, variant.gate if variant.temporal else 0.0)
             module.requires_grad_(variant.temporal)
-        elif isinstance(module, PVCStepModulation):  # made as the identity
+        elif isinstance(module, PVCStepModulation):  # at its start: the identity, or the switch
             module.requires_grad_(variant.adaln)
     model.set_attn_implementation("eager")  # the quicker one in training on a CPU
     return model

@@ -67,7 +67,7 @@ def test_the_whole_day_runs_and_fills_its_tables(tmp_path, docs, capfd):
     assert " passed" in section(docs, "tests:cpu") and "failed" not in section(docs, "tests:cpu")
     assert section(docs, "day:cpu").count("| done |") == len(parts)
     assert (folder / "pvc-tiny" / "model.safetensors").exists()
-    assert len(json.loads((folder / "evidence" / "repeats.json").read_text())["rows"]) == 1
+    assert len(json.loads((folder / "evidence" / "starts.json").read_text())["rows"]) == 1
 
 
 def test_a_part_that_fails_or_hangs_stops_no_other(tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_what_a_part_shows_says_how_it_ended():
     assert gpu_tables.body("encode-8b", partial) == (
         "The part 'encode-8b' ran out of time after 7 s.\n\nOn a GPU.\n\n| a |"
     )
-    assert gpu_tables.body("tests", {"status": "done", "seconds": 1, "printed": "3 passed"}) == "```\n3 passed\n```"
+    assert gpu_tables.body("other", {"status": "done", "seconds": 1, "printed": "3 passed"}) == "```\n3 passed\n```"
     silent = {"status": "failed with 1", "seconds": 1, "printed": ""}
     assert gpu_tables.body("tests", silent).endswith("Nothing was printed.")
 
@@ -174,3 +174,25 @@ def test_a_frame_alone_needs_no_mask(monkeypatch):
     assert parts["MLP"][0] == 3 * vision.num_hidden_layers
     assert parts["temporal attention"][0] == 5 * vision.num_temporal_layers
     assert sum(values[0] for name, values in parts.items() if name != "whole") == parts["whole"][0]
+
+
+def test_outcomes_of_tests_are_counted_once():
+    """Of a worker that crashed, too; the summary at the end repeats those that failed."""
+    printed = """
+tests/device/test_on_gpu.py::test_a[1, 2]
+[gw0] [ 20%] PASSED tests/device/test_on_gpu.py::test_a[1, 2]
+tests/device/test_on_gpu.py::test_b
+[gw0] node down: Not properly terminated
+[gw0] [ 60%] FAILED tests/device/test_on_gpu.py::test_b
+[gw1] [ 80%] SKIPPED tests/device/test_on_gpu.py::test_c
+FAILED tests/device/test_on_gpu.py::test_b - worker 'gw0' crashed
+"""
+    assert gpu_tables.outcomes(printed) == "1 passed, 1 failed, 1 skipped\n* failed: `test_b`\n* skipped: `test_c`"
+
+
+def test_only_some_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_day, "parts_of", lambda shape: [part("a", "pass"), part("b", "pass"), part("c", "pass")])
+    assert run_day(tmp_path, "--only", "c", "a") == 0
+    assert statuses(tmp_path) == {"a": "done", "c": "done"}
+    with pytest.raises(ValueError, match=r"\['x'\] is none of \['a', 'b', 'c'\]"):
+        run_day(tmp_path, "--only", "x")
