@@ -4,7 +4,8 @@
 One progressive layer's attention at ViT-L width (1025 positions, 16 heads of 64), projections left out, for images
 (many clips of 4 steps), single videos and mixed batches. Forms:
 
-* groups   what the encoder does: clips of equal length batched, ragged videos packed behind a mask
+* groups   a row per tile, tiles batched; ragged videos packed behind a mask
+* shared   what the encoder does: the same with up to 64 steps of tiles in one row, kept apart by a mask
 * packed   all clips in one row, kept apart by a mask
 * padded   every clip padded to the longest
 """
@@ -19,6 +20,8 @@ from pathlib import Path
 import torch
 from tables import markdown, write_section
 from torch.nn.functional import pad, scaled_dot_product_attention
+
+from modeling_pvc.modeling_vision_pvc import PACKED_STEPS
 
 
 DOCS = Path(__file__).parents[1] / "docs" / "architecture.md"
@@ -60,6 +63,20 @@ def groups(x, tiles, videos):
     return torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()
 
 
+def shared(x, tiles, videos):
+    steps, most = sum(tiles), PACKED_STEPS // tiles[0] if tiles else 1
+    full = len(tiles) // most * most
+    parts = []
+    if full:
+        rows = x[: full * tiles[0]].unflatten(0, (full // most, -1))
+        parts.append(attend(rows, causal(tiles[:most], x.device)).flatten(0, 1))
+    if tiles[full:]:
+        parts.append(attend(x[full * tiles[0] : steps][None], causal(tiles[full:], x.device))[0])
+    if videos:
+        parts.append(attend(x[steps:][None], causal(videos, x.device))[0])
+    return torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()
+
+
 def padded(x, tiles, videos):
     lengths = tiles + videos
     longest = max(lengths)
@@ -86,7 +103,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--docs", action="store_true", help="put the table into docs/architecture.md")
     options = parser.parse_args()
-    forms = {"groups": groups, "packed": packed, "padded": padded}
+    forms = {"groups": groups, "shared": shared, "packed": packed, "padded": padded}
     rows = []
     for name, (tiles, videos) in CASES.items():
         shape = (sum(tiles + videos), options.positions, HEADS, WIDTH)
@@ -99,9 +116,9 @@ def main() -> None:
             for form, function in forms.items():
                 times[form].append(measure(partial(function, x, tiles, videos), options.device))
         median = {form: statistics.median(values) for form, values in times.items()}
-        ratios = [f"{median[form] / median['groups']:.2f}" for form in ("packed", "padded")]
+        ratios = [f"{median[form] / median['groups']:.2f}" for form in ("shared", "packed", "padded")]
         rows.append([name, f"{median['groups'] * 1000:.1f}", *ratios])
-    table = markdown(["case", "groups, ms", "packed / groups", "padded / groups"], rows)
+    table = markdown(["case", "groups, ms", "shared / groups", "packed / groups", "padded / groups"], rows)
     where = f"torch {torch.__version__}, {options.device}, {options.dtype}, {torch.get_num_threads()} threads"
     print(f"{table}\n\n{where}")
     if options.docs:

@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="default: the quicker one here")
+    parser.add_argument("--checkpointing", action="store_true", help="activations are computed again: for less memory")
     options = parser.parse_args()
 
     config = SHAPES[options.shape].config
@@ -158,6 +159,8 @@ def main() -> None:
     torch.manual_seed(0)
     model = get_peft_model(PVCForConditionalGeneration(config), pvc_lora_config("language"))
     model.to(options.device, dtype).train()
+    if options.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     take = step_of(model)
 
     def step(batch: dict) -> None:

@@ -70,6 +70,7 @@ class PVCVisionRMSNorm(nn.Module):
         return self.weight * wide.to(hidden_states.dtype)
 
 
+PACKED_STEPS = 64  # of tiles in one row of temporal attention; the blocks that kernels work on
 NORMS = {"layer_norm": nn.LayerNorm, "rms_norm": PVCVisionRMSNorm}
 
 
@@ -126,8 +127,8 @@ class PVCVisionAttention(nn.Module):
 class PVCClipGroup(NamedTuple):
     """Clips that share one temporal attention call: `num_clips` rows of `num_steps` steps each.
 
-    Image tiles form one group, videos of equal length another. Videos of unequal length are packed into one row, and
-    the mask keeps them apart.
+    Image tiles form groups, videos of equal length another. Tiles of few steps and videos of unequal length are packed
+    into rows, and the mask keeps them apart.
     """
 
     num_clips: int
@@ -613,7 +614,10 @@ class PVCVisionModel(PVCPreTrainedModel):
         groups, indices = [], []
         for run in runs:
             steps = torch.arange(run.num_steps, device=device)
-            groups.append(PVCClipGroup(*run, self._temporal_mask(steps, steps.new_zeros(1))))
+            for num_rows, packed in self._rows_of(run):
+                clips = torch.arange(packed, device=device).repeat_interleave(run.num_steps)
+                mask = self._temporal_mask(steps.repeat(packed), clips)
+                groups.append(PVCClipGroup(num_rows, packed * run.num_steps, mask))
             indices.append(steps.repeat(run.num_tiles))
         num_videos, num_steps = video_shape[0], video_shape[1] * repeats
         if num_steps:
@@ -626,8 +630,20 @@ class PVCVisionModel(PVCPreTrainedModel):
                 steps = steps - starts
             groups.append(PVCClipGroup(num_videos, num_steps, self._temporal_mask(steps, clips, num_kept=past[1])))
             indices.append(steps.repeat(num_videos))
-        longest = max(group.num_steps for group in groups)
+        longest = max([num_steps, *(run.num_steps for run in runs)])
         return torch.arange(past[0], past[0] + longest, device=device), torch.cat(indices), groups
+
+    def _rows_of(self, run: TileRun) -> list[tuple[int, int]]:
+        """How many rows hold how many of the run's tiles.
+
+        A kernel takes about as long for a row of 4 steps as for one of 64. Eager attention returns weights per tile,
+        and a graph of any number of tiles cannot divide it.
+        """
+        packed = max(1, PACKED_STEPS // run.num_steps)
+        if self.config._attn_implementation == "eager" or torch.compiler.is_compiling():
+            packed = 1
+        full, rest = divmod(run.num_tiles, packed) if packed > 1 else (run.num_tiles, 0)
+        return [rows for rows in ((full, packed), (1, rest)) if all(rows)]
 
     def _temporal_mask(self, steps: torch.Tensor, clips: torch.Tensor, num_kept: int = 0) -> torch.Tensor | None:
         """Steps int[T] of clips int[T] (or int[1]) -> bool[1, 1, T, kept + T]: a step sees the earlier of its clip.

@@ -45,6 +45,24 @@ def test_each_tile_has_its_own_number_of_steps():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("implementation", "shapes"), [("sdpa", [(1, 64), (1, 8), (1, 60)]), ("eager", [(18, 4), (3, 20)])]
+)
+def test_tiles_of_few_steps_share_rows_of_temporal_attention(implementation, shapes):
+    """A tile is encoded as if alone; eager attention keeps a row per tile, whose weights it returns."""
+    encoder = make_encoder()
+    encoder.set_attn_implementation(implementation)
+    counts = [4] * 18 + [20] * 3
+    tiles = frames(len(counts))
+    runs = tile_runs(len(counts), torch.tensor(counts), 4)
+    groups = encoder.clip_layout(runs, (0, 0), None, tiles.device)[2]
+    assert [(group.num_clips, group.num_steps) for group in groups] == shapes
+    output = encoder(tiles, image_steps=torch.tensor(counts)).last_hidden_state
+    expected = [naive_encode_clip(encoder, tile[None].expand(n, -1, -1, -1)) for tile, n in zip(tiles, counts)]
+    torch.testing.assert_close(output, torch.cat(expected), atol=1e-10, rtol=1e-10)
+
+
+@torch.no_grad()
 def test_the_first_steps_do_not_depend_on_how_many_follow():
     encoder = make_encoder()
     long = encoder(frames(2), image_steps=torch.tensor([8, 8])).last_hidden_state.unflatten(0, (2, 8))
