@@ -48,8 +48,8 @@ def body(name: str, result: dict) -> str:
         report = result["report"]
         return f"{ending}{report['head']}\n\n{report['tables']}"
     printed = result.get("printed", "").strip()
-    if name == "tests" and printed:
-        return ending + outcomes(printed)
+    if name == "tests" and (ended := outcomes(printed)):
+        return ending + ended
     if "\n|---|" in printed or "\n| --- |" in printed:
         return ending + printed
     tail = "\n".join(printed.splitlines()[-LINES:])

@@ -336,11 +336,15 @@ class PVCModel(PVCPreTrainedModel):
         Running sharded weights (FSDP2, ZeRO-3) is a collective operation, and so is reducing gradients (DDP, ZeRO-2):
         if one rank encodes, all do. If none does, only ZeRO-3 must: it reuses the last gradient of what gets none.
         """
+        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        learns = self.training and torch.is_grad_enabled()
+        if ranks == 1 and not learns:  # each token of an answer comes by here
+            return False
         parameters = [*self.vision_tower.parameters(), *self.compressor.parameters()]
-        trained = self.training and torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+        trained = learns and any(p.requires_grad for p in parameters)
         if trained and any(hasattr(p, "ds_id") for p in parameters):
             return not encodes
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        if ranks == 1:
             return False
         sharded = any(hasattr(p, "device_mesh") or hasattr(p, "ds_id") for p in parameters)
         if not ((cache is None or cache.get_seq_length() == 0) if sharded else trained):

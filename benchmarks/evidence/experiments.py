@@ -32,13 +32,13 @@ class Experiment:
         return self.scored or (task,)
 
 
-def steps(count: int) -> str:
+def words_of(count: int) -> str:
     return f"{count} step" + "s" * (count > 1)
 
 
 def made_for(count: int, start: str | None, order: str = "sequential") -> Variant:
     """A model of one number of steps of 4 tokens."""
-    words = [STARTS[start], *(["interleaved"] if order == "interleaved" else []), steps(count)]
+    words = [STARTS[start], *(["interleaved"] if order == "interleaved" else []), words_of(count)]
     return Variant(", ".join(words), repeats=count, start=start, order=order)
 
 

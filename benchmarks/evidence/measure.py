@@ -25,8 +25,7 @@ import paths
 # isort: split
 import torch
 import transformers
-from experiments import EXPERIMENTS, TEST_QUESTIONS
-from experiments import steps as words_of
+from experiments import EXPERIMENTS, TEST_QUESTIONS, words_of
 from learning import BATCH_SIZE, CLIPS_AT_A_TIME, score, train
 from limits import environment
 from pools import Row, elastic_batch, pool, to_batch

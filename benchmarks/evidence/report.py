@@ -118,16 +118,17 @@ def draw_figure(path: Path) -> None:
     """Accuracy against what is spent: steps of a picture, and frames of a clip in which nothing moves."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    made = by_variant(results("starts"))
+    made, elastic = by_variant(results("starts")), by_variant(results("elastic"))
     for start, style in (("coarse to fine", "C0"), ("switch", "C1"), ("identity", "C2")):
-        one_model = f"any number of steps, {start}"
-        _line(left, by_variant(results("elastic")), one_model, f"{style}o-", f"one model, {start}")
-        _line(left, made, start, f"{style}s:", f"a model for each number, {start}")
-    _line(left, {f"{ONE_STEP.name}, once": made[ONE_STEP.name]}, ONE_STEP.name, "k*", "16 tokens at once")
+        one_model = _numbered(elastic, f"any number of steps, {start}")
+        _line(left, one_model, visual_tokens, f"{style}o-", f"one model, {start}")
+        _line(left, _numbered(made, start), visual_tokens, f"{style}s:", f"a model for each number, {start}")
+    _line(left, [made[ONE_STEP.name]], visual_tokens, "k*", "16 tokens at once")
     left.set(title="Pictures of nine characters, all read", xlabel="visual tokens per picture")
     clips = by_variant(results("still"))
     for variant in EXPERIMENTS["still"].variants:
-        _line(right, clips, variant.name, "o-", variant.name.removeprefix("a still clip, "), "frames")
+        label = variant.name.removeprefix("a still clip, ")
+        _line(right, _numbered(clips, variant.name), frames, "o-", label)
     right.set(title="The same pictures as still clips", xlabel="frames of 4 tokens")
     for axes in (left, right):
         axes.set_ylabel("right")
@@ -141,21 +142,25 @@ def draw_figure(path: Path) -> None:
         figure.savefig(unfinished, dpi=120)
 
 
-def _line(axes, groups: dict[str, list[dict]], name: str, style: str, label: str, unit: str = "tokens") -> None:
-    """The variants that are called `name` and a number, which is of frames or else of steps."""
-    chosen = [(variant, rows) for variant, rows in groups.items() if variant.rpartition(", ")[0] == name]
-    if not chosen:
-        return
-    places = [
-        int(variant.rpartition("-")[2]) if unit == "frames" else visual_tokens(rows[0]) for variant, rows in chosen
-    ]
-    means = [statistics.mean(row["answers"] for row in rows) for _, rows in chosen]
-    spreads = [spread_of([row["answers"] for row in rows]) for _, rows in chosen]
-    axes.errorbar(places, means, yerr=spreads, fmt=style, capsize=3, label=label)
+def _numbered(groups: dict[str, list[dict]], name: str) -> list[list[dict]]:
+    """The rows of the variants that are called `name` and a number."""
+    return [rows for variant, rows in groups.items() if variant.rpartition(", ")[0] == name]
+
+
+def _line(axes, groups: list[list[dict]], place: Callable[[dict], int], style: str, label: str) -> None:
+    if groups:
+        places = [place(rows[0]) for rows in groups]
+        means = [statistics.mean(row["answers"] for row in rows) for rows in groups]
+        spreads = [spread_of([row["answers"] for row in rows]) for rows in groups]
+        axes.errorbar(places, means, yerr=spreads, fmt=style, capsize=3, label=label)
 
 
 def visual_tokens(row: dict) -> int:
     return row["tokens_per_step"] * row["steps_per_picture"]
+
+
+def frames(row: dict) -> int:
+    return int(row["variant"].rpartition("-")[2])
 
 
 def main() -> None:

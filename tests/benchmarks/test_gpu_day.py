@@ -124,7 +124,7 @@ def test_what_a_part_shows_says_how_it_ended():
     assert gpu_tables.body("encode-8b", partial) == (
         "The part 'encode-8b' ran out of time after 7 s.\n\nOn a GPU.\n\n| a |"
     )
-    assert gpu_tables.body("other", {"status": "done", "seconds": 1, "printed": "3 passed"}) == "```\n3 passed\n```"
+    assert gpu_tables.body("tests", {"status": "done", "seconds": 1, "printed": "3 passed"}) == "```\n3 passed\n```"
     silent = {"status": "failed with 1", "seconds": 1, "printed": ""}
     assert gpu_tables.body("tests", silent).endswith("Nothing was printed.")
 

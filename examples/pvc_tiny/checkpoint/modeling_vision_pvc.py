@@ -639,10 +639,10 @@ class PVCVisionModel(PVCPreTrainedModel):
         A kernel takes about as long for a row of 4 steps as for one of 64. Eager attention returns weights per tile,
         and a graph of any number of tiles cannot divide it.
         """
-        packed = max(1, PACKED_STEPS // run.num_steps)
         if self.config._attn_implementation == "eager" or torch.compiler.is_compiling():
-            packed = 1
-        full, rest = divmod(run.num_tiles, packed) if packed > 1 else (run.num_tiles, 0)
+            return [(run.num_tiles, 1)]
+        packed = max(1, PACKED_STEPS // run.num_steps)
+        full, rest = divmod(run.num_tiles, packed)
         return [rows for rows in ((full, packed), (1, rest)) if all(rows)]
 
     def _temporal_mask(self, steps: torch.Tensor, clips: torch.Tensor, num_kept: int = 0) -> torch.Tensor | None:
