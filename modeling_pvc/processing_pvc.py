@@ -235,11 +235,13 @@ class PVCProcessor(ProcessorMixin):
 
         A block may hold the options in `BLOCK_OPTIONS` for its own image or video. Reserved tokens in what messages,
         `tools` and `documents` say stay text (`plain_text`). `load_audio_from_video`, which transformers' server sets,
-        has no effect, since the model hears nothing. Raises `ValueError` for other options, and for blocks that are
-        neither text, image nor video.
+        has no effect, since the model hears nothing. Raises `ValueError` for other options, for blocks that are
+        neither text, image nor video, and for `tools`, `documents` or a message's `tool_calls` that the template does
+        not read.
         """
         conversation = normalize_messages(conversation)
         check_messages(conversation)
+        self._check_template_reads(chat_template, conversation, tools=tools, documents=documents)
         reserved = self._reserved_tokens()
         conversation = self._messages_with_plain_text(conversation, "messages", reserved)
         tools, documents = (
@@ -247,6 +249,19 @@ class PVCProcessor(ProcessorMixin):
             for name, given in (("tools", tools), ("documents", documents))
         )
         return super().apply_chat_template(conversation, chat_template, tools, documents, *args, **kwargs)
+
+    def _check_template_reads(self, chat_template: str | None, conversation: list, **given: list | None) -> None:
+        """Raises `ValueError` for what a template would drop without a word."""
+        own = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
+        template = str(own.get(chat_template or "default", chat_template))
+        rows = conversation if isinstance(conversation[0], list) else [conversation]
+        given["tool_calls"] = [call for row in rows for message in row for call in message.get("tool_calls") or ()]
+        for name, value in given.items():
+            if value and name not in template:
+                raise ValueError(
+                    f"The chat template does not read `{name}`, but they are {value!r:.100}. Leave them out, write "
+                    "them as text, or pass a `chat_template` that reads them."
+                )
 
     def plain_text(self, *pieces: str) -> list[str]:
         """Pieces of text that follow one another, so that no reserved token begins in them when they are tokenized.

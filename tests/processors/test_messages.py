@@ -5,6 +5,7 @@ import functools
 import http.server
 import io
 import threading
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -42,6 +43,30 @@ def test_layout_of_the_prompt(processor, picture, clip):
         f"<|im_start|>user\n{image_span}\nFrame1: {frame_span}\nFrame2: {frame_span}\nWhy?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
+
+
+UNREAD = {
+    "tools": {"tools": [{"type": "function", "function": {"name": "look"}}]},
+    "documents": {"documents": [{"title": "a", "text": "b"}]},
+    "tool_calls": {},
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_what_the_template_does_not_read_is_refused(processor, name):
+    called = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "look"}}]}
+    messages = [*user(text()), *([called] if name == "tool_calls" else [])]
+    for given in (messages, [user(text()), messages]):
+        with pytest.raises(ValueError, match=f"does not read `{name}`"):
+            encode(processor, given, padding=True, **UNREAD[name])
+    reading = processor.chat_template + f"{{# {name} #}}"
+    assert encode(processor, messages, chat_template=reading, **UNREAD[name])
+    templates = {"default": processor.chat_template, "reading": reading}
+    with mock.patch.object(processor, "chat_template", templates):
+        assert encode(processor, messages, chat_template="reading", **UNREAD[name])
+        with pytest.raises(ValueError, match=f"does not read `{name}`"):
+            encode(processor, messages, **UNREAD[name])
+    assert encode(processor, user(text()), tools=[], documents=None)
 
 
 def picture_sources(path):
