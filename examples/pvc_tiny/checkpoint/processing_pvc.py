@@ -255,7 +255,7 @@ class PVCProcessor(ProcessorMixin):
         own = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
         template = str(own.get(chat_template or "default", chat_template))
         rows = conversation if isinstance(conversation[0], list) else [conversation]
-        given["tool_calls"] = [call for row in rows for message in row for call in message.get("tool_calls") or ()]
+        given["tool_calls"] = [message["tool_calls"] for row in rows for message in row if message.get("tool_calls")]
         for name, value in given.items():
             if value and name not in template:
                 raise ValueError(
