@@ -91,10 +91,15 @@ def _beginnings(token: str, text: str) -> Iterator[re.Match]:
     return re.finditer(f"(?={re.escape(token)})", text)
 
 
+def _rows(conversation: Any) -> list:
+    """The conversations of a batch, or the one that is given."""
+    is_batch = isinstance(conversation, list) and any(isinstance(row, list) for row in conversation)
+    return conversation if is_batch else [conversation]
+
+
 def check_messages(conversation: Any) -> None:
     """Raises `ValueError` for what is neither a list of messages nor a batch of such lists."""
-    is_batch = isinstance(conversation, list) and any(isinstance(row, list) for row in conversation)
-    for row in conversation if is_batch else [conversation]:
+    for row in _rows(conversation):
         if not isinstance(row, list) or not row:
             raise ValueError(f"A conversation is {row!r:.100}; a list of messages is needed.")
         for message in row:
@@ -254,8 +259,8 @@ class PVCProcessor(ProcessorMixin):
         """Raises `ValueError` for what a template would drop without a word."""
         own = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
         template = str(own.get(chat_template or "default", chat_template))
-        rows = conversation if isinstance(conversation[0], list) else [conversation]
-        given["tool_calls"] = [message["tool_calls"] for row in rows for message in row if message.get("tool_calls")]
+        messages = [message for row in _rows(conversation) for message in row]
+        given["tool_calls"] = [message["tool_calls"] for message in messages if message.get("tool_calls")]
         for name, value in given.items():
             if value and name not in template:
                 raise ValueError(
