@@ -61,6 +61,7 @@ EXPERIMENTS = {
             ONE_STEP,
             *(made_for(count, start) for count in STEPS for start in STARTS if count > 1 or not start),
             *(made_for(4, start, "interleaved") for start in STARTS),
+            Variant("identity, AdaLN everywhere, 4 steps", repeats=4, adaln_everywhere=True),
         ),
     ),
     "elastic": Experiment(

@@ -13,7 +13,7 @@ from model import TEMPORAL_GATE
 from torch import nn
 
 from modeling_pvc import PVCConfig, PVCForConditionalGeneration, start_compressor
-from modeling_pvc.modeling_vision_pvc import PVCStepModulation, PVCTemporalGate
+from modeling_pvc.modeling_vision_pvc import PVCProgressiveLayer, PVCStepModulation, PVCTemporalGate
 
 
 # Names of parameters that are made anew for every variant; the rest, ViT and text model, is pvc-tiny's.
@@ -32,6 +32,7 @@ class Variant:
         order: of a picture's tokens, `image_token_order`.
         gate: of temporal attention at the start.
         progressive_layers: of the ViT's 5.
+        adaln_everywhere: whether AdaLN is in front of spatial attention and MLP of the progressive layers, too.
         elastic: numbers of steps that training draws from for each picture, and that the model is then scored at.
     """
 
@@ -44,11 +45,38 @@ class Variant:
     order: str = "sequential"
     gate: float = TEMPORAL_GATE
     progressive_layers: int = 2
+    adaln_everywhere: bool = False
     elastic: tuple[int, ...] = ()
 
     def factor(self, is_clip: bool) -> int:
         """Visual tokens for each of the 4 that a picture or frame has in the pools."""
         return self.tokens_per_step // 4 * (1 if is_clip else self.repeats)
+
+
+class StepNorm(nn.Module):
+    """AdaLN in the place of a norm: `[S, P, D] -> [S, P, D]`, for the steps that its layer was last called with."""
+
+    def __init__(self, norm: nn.Module, width: int):
+        super().__init__()
+        self.norm = norm
+        self.modulation = PVCStepModulation(width, width)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.modulation(*self.steps)
+        return torch.addcmul(shift, self.norm(hidden_states), scale)
+
+
+def modulate_everywhere(model: nn.Module) -> None:
+    """Puts AdaLN in front of spatial attention and MLP of all progressive layers. Begins as the identity."""
+
+    def tell_steps(layer: PVCProgressiveLayer, inputs: tuple) -> None:
+        _, *layer.layernorm_before.steps = inputs[:3]
+        layer.layernorm_after.steps = layer.layernorm_before.steps
+
+    for layer in [module for module in model.modules() if isinstance(module, PVCProgressiveLayer)]:
+        for name in ("layernorm_before", "layernorm_after"):
+            setattr(layer, name, StepNorm(getattr(layer, name), model.config.vision_config.hidden_size))
+        layer.register_forward_pre_hook(tell_steps)
 
 
 def build(variant: Variant, start: Path, seed: int) -> PVCForConditionalGeneration:
@@ -64,6 +92,8 @@ def build(variant: Variant, start: Path, seed: int) -> PVCForConditionalGenerati
     model.load_state_dict({k: v for k, v in trained.items() if not any(n in k for n in NEW)}, strict=False)
     if variant.start:
         start_compressor(model.model.compressor, variant.start)
+    if variant.adaln_everywhere:
+        modulate_everywhere(model)
     for module in model.modules():
         if isinstance(module, PVCTemporalGate):
             nn.init.constant_(module.weight, variant.gate if variant.temporal else 0.0)
