@@ -1,6 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """The models that are compared: pvc-tiny with the parts in question made anew, some of them switched off."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,8 @@ class StepNorm(nn.Module):
         super().__init__()
         self.norm = norm
         self.modulation = PVCStepModulation(width, width)
+        for parameter in self.modulation.parameters():
+            nn.init.zeros_(parameter)  # which a model does for its own
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         scale, shift = self.modulation(*self.steps)
@@ -73,6 +76,7 @@ def modulate_everywhere(model: nn.Module) -> None:
         _, *layer.layernorm_before.steps = inputs[:3]
         layer.layernorm_after.steps = layer.layernorm_before.steps
 
+    model.config.vision_config.frames_per_chunk = sys.maxsize  # a chunk of steps would not know which ones they are
     for layer in [module for module in model.modules() if isinstance(module, PVCProgressiveLayer)]:
         for name in ("layernorm_before", "layernorm_after"):
             setattr(layer, name, StepNorm(getattr(layer, name), model.config.vision_config.hidden_size))

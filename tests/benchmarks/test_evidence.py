@@ -93,6 +93,17 @@ def test_what_is_switched_off_stays_off(variant, folder, config, monkeypatch):
     assert 0 <= score(model, rows, collate)["answers"] <= 1
 
 
+def test_adaln_everywhere_begins_as_the_identity():
+    frames = torch.randint(0, 256, (17, 3, 64, 64), dtype=torch.uint8)  # 68 steps, more than a chunk has
+    everywhere = next(variant for variant in ALL if variant.adaln_everywhere)
+    with torch.no_grad():
+        first, second = (
+            build(variant, paths.START, seed=0).eval().model.encode(pixel_values=frames)[0]
+            for variant in (everywhere, FOUR_STEPS)
+        )
+    torch.testing.assert_close(first, second, atol=1e-5, rtol=0)
+
+
 def test_all_variants_start_from_the_same_weights():
     first, second = (build(variant, paths.START, seed=0).state_dict() for variant in (FOUR_STEPS, ONE_STEP))
     kept = [name for name in first if not any(new in name for new in NEW)]
