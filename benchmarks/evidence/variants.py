@@ -61,8 +61,6 @@ class StepNorm(nn.Module):
         super().__init__()
         self.norm = norm
         self.modulation = PVCStepModulation(width, width)
-        for parameter in self.modulation.parameters():
-            nn.init.zeros_(parameter)  # which a model does for its own
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         scale, shift = self.modulation(*self.steps)
@@ -72,14 +70,18 @@ class StepNorm(nn.Module):
 def modulate_everywhere(model: nn.Module) -> None:
     """Puts AdaLN in front of spatial attention and MLP of all progressive layers. Begins as the identity."""
 
-    def tell_steps(layer: PVCProgressiveLayer, inputs: tuple) -> None:
-        _, *layer.layernorm_before.steps = inputs[:3]
-        layer.layernorm_after.steps = layer.layernorm_before.steps
+    config = model.config.vision_config
+    config.frames_per_chunk = sys.maxsize  # a chunk of steps would not know which ones they are
 
-    model.config.vision_config.frames_per_chunk = sys.maxsize  # a chunk of steps would not know which ones they are
+    def tell_steps(layer: PVCProgressiveLayer, inputs: tuple) -> None:
+        _, step_table, step_index, *_ = inputs
+        layer.layernorm_before.steps = layer.layernorm_after.steps = step_table, step_index
+
     for layer in [module for module in model.modules() if isinstance(module, PVCProgressiveLayer)]:
         for name in ("layernorm_before", "layernorm_after"):
-            setattr(layer, name, StepNorm(getattr(layer, name), model.config.vision_config.hidden_size))
+            norm = StepNorm(getattr(layer, name), config.hidden_size)
+            norm.modulation.apply(model._init_weights)
+            setattr(layer, name, norm)
         layer.register_forward_pre_hook(tell_steps)
 
 
