@@ -1,10 +1,11 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Rows as Markdown, and their place in the docs: between `<!-- encode:1b:cpu -->` and `<!-- end encode:1b:cpu -->`."""
 
-import os
 from pathlib import Path
 
 from harness import Result, Row
+
+from modeling_pvc.compat_pvc import whole_file
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -60,6 +61,5 @@ def write_section(path: Path, marker: str, body: str) -> None:
 
 def write_file(path: Path, text: str) -> None:
     """Replaces the file as a whole or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(text)
