@@ -38,7 +38,7 @@ def train(
     """
     device = model.device
     dtype = dtype or quicker_dtype(model.config, device)
-    optimizer = optimizer or MuonAdamW(model, muon_lr=3e-3, adamw_lr=1e-3, weight_decay=0.05)
+    optimizer = optimizer or MuonAdamW(model, muon_lr=3e-3, adamw_lr=1e-3, weight_decay=0.05, dtype=dtype)
     peaks = [group["lr"] for group in optimizer.param_groups]
     schedule = OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=0.1, cycle_momentum=False)
     rng = random.Random(seed)

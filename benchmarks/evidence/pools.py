@@ -7,7 +7,6 @@ every variant gets the same frames and the same words in the same order.
 
 import multiprocessing
 import random
-import string
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,19 +16,17 @@ import paths
 # isort: split
 import torch
 from data import TinyDataset
-from drawing import COLOURS, background, contrasting_light, font, jitter
+from drawing import COLOURS, GRID, background, contrasting_light, font, jitter
 from evaluate import TASKS, questions
+from pictures import CHARACTERS
 from PIL import ImageDraw
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoProcessor
 
-from modeling_pvc import PVCDataCollator
+from modeling_pvc import PVCDataCollator, PVCProcessor
 from modeling_pvc.compat_pvc import whole_file
 
 
 Row = dict[str, torch.Tensor]  # input_ids int[L], labels int[L], frames uint8[N, 3, 64, 64]
-GRID = 3  # characters per side of a detail picture
-CHARACTERS = "".join(c for c in string.digits + string.ascii_uppercase if c not in "IO")
 STILL = (1, 2, 4, 8, 16)  # frames of a still clip; training draws from them
 KINDS = {"pictures": "image", "clips": "video", "few-frames": "video"}
 FEWER = 4  # `few-frames` shows every fourth frame
@@ -95,7 +92,7 @@ class Encoder:
 
     def __init__(self, task: str):
         self.task = task
-        processor = AutoProcessor.from_pretrained(paths.START, trust_remote_code=True)
+        processor = PVCProcessor.from_pretrained(paths.START)
         processor.image_repeats = 1
         for part in (processor.image_processor, processor.video_processor):
             part.do_rescale = part.do_normalize = False  # the model normalises bytes itself

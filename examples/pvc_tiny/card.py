@@ -16,7 +16,7 @@ of its data.
 | | |
 |---|---|
 | Frames | {size} x {size} pixels, one tile per picture |
-| Tokens per picture | {picture_tokens}, in {repeats} steps of {step_tokens} |
+| Tokens per picture | {step_tokens} per step; {repeats} steps unless `image_steps` says otherwise, 1 to 8 in training |
 | Tokens per video frame | {step_tokens} |
 | ViT | width {width}, {layers} layers, the last {temporal} progressive |
 | Text model | Qwen2, width {text_width}, {text_layers} layers, {vocabulary} tokens |
@@ -28,14 +28,14 @@ colour, shape and place, direction, order or count were kept out of training.
 
 {tables}
 
-Measured with `python examples/pvc_tiny/evaluate.py FOLDER --card`; another `--seed` makes other questions.
+Measured with `python examples/pvc_tiny/evaluate.py FOLDER --image-steps 1 2 4 8 --card`; another `--seed` makes other questions.
 
 ## Training
 
-`python examples/pvc_tiny/train.py FOLDER`: the ViT learns to name what covers each patch of a picture; the whole model
-learns to describe and answer about pictures of one step, then about pictures of four steps and clips of 6 to 16 frames
-in equal parts; questions alone, mostly about pictures, come last. Muon and AdamW, bfloat16 autocast, every sample new;
-the curves are in `curves.png`.
+`python examples/pvc_tiny/train.py FOLDER`: the ViT learns to name what covers each patch of a picture; then the whole
+model learns to describe and answer about pictures, then about pictures and clips of 6 to 16 frames. Each picture gets 1,
+2, 4 or 8 steps, drawn anew; the compressor starts from coarse to fine. Muon and AdamW, bfloat16 autocast, every sample
+new; the curves are in `curves.png`.
 
 ## Use
 
@@ -49,23 +49,22 @@ messages = [{{"role": "user", "content": [{{"type": "image", "path": "picture.pn
 inputs = processor.apply_chat_template(
     messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
 )
-output = model.generate(**inputs, max_new_tokens=12)
+output = model.generate(**inputs, max_new_tokens=40)
 print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
 """
-TITLES = {"image": "pictures", "video": "clips"}
 
 
 def write_card(folder: Path, model, accuracies: dict[str, dict[str, float]], asked: str) -> None:
-    """Writes README.md. `accuracies` per kind and task, the mean under the kind's own name; `asked` says of what."""
+    """Writes README.md. `accuracies` as `evaluate.measure` returns them, `asked` says of what."""
     config, vision, text = model.config, model.config.vision_config, model.config.text_config
-    tables = "\n\n".join(_table(kind, tasks) for kind, tasks in accuracies.items())
+    clips = {"clips": accuracies["clips"]}
+    pictures = {name: shares for name, shares in accuracies.items() if name not in clips}
     body = BODY.format(
         parameters=model.num_parameters(),
         size=vision.image_size,
         repeats=vision.image_repeats,
         step_tokens=config.tokens_per_step,
-        picture_tokens=config.tokens_per_step * vision.image_repeats,
         width=vision.hidden_size,
         layers=vision.num_hidden_layers,
         temporal=vision.num_temporal_layers,
@@ -73,7 +72,7 @@ def write_card(folder: Path, model, accuracies: dict[str, dict[str, float]], ask
         text_layers=text.num_hidden_layers,
         vocabulary=text.vocab_size,
         asked=asked,
-        tables=tables,
+        tables=f"{_table(pictures)}\n\n{_table(clips)}",
     )
     data = ModelCardData(
         library_name="transformers",
@@ -84,8 +83,10 @@ def write_card(folder: Path, model, accuracies: dict[str, dict[str, float]], ask
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}").save(folder / "README.md")
 
 
-def _table(kind: str, tasks: dict[str, float]) -> str:
-    lines = [f"| {TITLES[kind]} | right |", "|---|---|"]
-    for task, value in tasks.items():
-        lines.append(f"| **all tasks** | **{value:.1%}** |" if task == kind else f"| {task} | {value:.1%} |")
+def _table(columns: dict[str, dict[str, float]]) -> str:
+    """A row for each task, a column for each measurement."""
+    lines = ["| task | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    for task in next(iter(columns.values())):
+        shares = " | ".join(f"{shares[task]:.1%}" for shares in columns.values())
+        lines.append(f"| {task} | {shares} |")
     return "\n".join(lines)

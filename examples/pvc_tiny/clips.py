@@ -10,7 +10,8 @@ import random
 import string
 
 import av
-from drawing import COLOURS, DESCRIBE, asked_pair, background, draw_shape, draw_text, jitter, other_pair, text_of
+from drawing import COLOURS, DESCRIBE_CLIP, asked_pair, background, draw_shape, draw_text, jitter, other_pair, text_of
+from pictures import Questions, character_picture
 from PIL import Image
 
 
@@ -23,11 +24,10 @@ CODECS = (
     ("matroska", "mjpeg", {"qscale": "4"}),
 )
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-Questions = list[tuple[str, str, str]]
 
 
 def describe(*parts: str) -> tuple[str, str, str]:
-    return DESCRIBE, "Describe the clip.", ", ".join(parts)
+    return DESCRIBE_CLIP, "Describe the clip.", ", ".join(parts)
 
 
 def encode(rng: random.Random, frames: list[Image.Image]) -> bytes:
@@ -49,8 +49,12 @@ def encode(rng: random.Random, frames: list[Image.Image]) -> bytes:
     return file.getvalue()
 
 
+def side_of(rng: random.Random) -> int:
+    return 16 * rng.randint(6, 9)
+
+
 def canvas(rng: random.Random) -> Image.Image:
-    side = 16 * rng.randint(6, 9)
+    side = side_of(rng)
     return background(rng, side, side)
 
 
@@ -92,7 +96,7 @@ def motion(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.
         start, end = (start, start + span) if sum(DIRECTIONS[direction]) > 0 else (start + span, start)
         tracks.append((shape, jitter(rng, COLOURS[colour]), lane, start, end, rng.uniform(0.12, 0.16)))
         pace = "" if len(chosen) == 1 else " fast" if span == fast else " slowly"
-        moves.append(f"{colour} {shape} moves {direction}{pace}")
+        moves.append((lane, f"{colour} {shape} moves {direction}{pace}"))
         questions.append(("direction", f"Which way does the {colour} {shape} move?", direction))
     frames = []
     for t in range(num_frames):
@@ -107,7 +111,7 @@ def motion(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.
         questions.append(
             ("faster", f"Which moves faster, the {asked[0]} or the {asked[1]}?", names[spans.index(fast)])
         )
-    return frames, [describe(*moves), *questions]
+    return frames, [describe(*(move for _, move in sorted(moves))), *questions]
 
 
 def order(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.Image], Questions]:
@@ -158,15 +162,17 @@ def appearance(rng: random.Random, split: str, num_frames: int) -> tuple[list[Im
     answer = "appears" if appears else "disappears"
     chosen = kinds(rng, split, answer, *["stays"] * rng.randint(1, 2))
     canvas_ = canvas(rng)
+    columns = rng.sample((0.2, 0.5, 0.8), len(chosen))
     sprites = [
         (shape, jitter(rng, COLOURS[colour]), x, rng.uniform(0.2, 0.8), rng.uniform(0.11, 0.14))
-        for (colour, shape), x in zip(chosen, rng.sample((0.2, 0.5, 0.8), len(chosen)), strict=True)
+        for (colour, shape), x in zip(chosen, columns, strict=True)
     ]
     frames = [draw_frame(canvas_, sprites[0 if (t >= when) == appears else 1 :]) for t in range(num_frames)]
     colour, shape = chosen[0]
     other = rng.choice(chosen[1:])
+    from_the_left = [pair for _, pair in sorted(zip(columns[1:], chosen[1:], strict=True))]
     return frames, [
-        describe(f"{colour} {shape} {answer}", *(f"{c} {s} stays" for c, s in chosen[1:])),
+        describe(f"{colour} {shape} {answer}", *(f"{c} {s} stays" for c, s in from_the_left)),
         ("appearance", f"Does the {colour} {shape} appear, disappear or stay?", answer),
         ("appearance", f"Does the {other[0]} {other[1]} appear, disappear or stay?", "stays"),
     ]
@@ -186,10 +192,17 @@ def needle(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.
     ]
 
 
+def still(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.Image], Questions]:
+    """A picture of nine characters in which nothing moves."""
+    image, _, ((_, _, description), (_, question, text)) = character_picture(rng, split, side_of(rng))
+    return [image] * num_frames, [describe(description), ("still", question, text)]
+
+
 CLIP_TASKS = {
     motion: ("direction", "faster"),
     order: ("first", "last"),
     flashes: ("flashes",),
     appearance: ("appearance",),
     needle: ("needle",),
+    still: ("still",),
 }

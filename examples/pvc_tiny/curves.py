@@ -10,7 +10,7 @@ def draw_curves(logs: list[list[dict]], path: Path) -> None:
     """Loss, and accuracy on validation questions, over the steps of all stages -> a PNG."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
-    for key, axes in (("loss", losses), ("accuracy/image", accuracies), ("accuracy/video", accuracies)):
+    for key, axes in (("loss", losses), ("accuracy/image/all", accuracies), ("accuracy/video/all", accuracies)):
         points, start = [], 0
         for log in logs:
             points += [(start + entry["step"], float(entry[key])) for entry in log if key in entry]

@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from clips import CLIP_TASKS, encode
-from drawing import SPLITS
+from drawing import DESCRIBE, DESCRIBE_CLIP, SPLITS
 from pictures import PICTURE_TASKS
 from PIL import Image
 from torch.utils.data import Dataset
 
 
-PICTURE_NAMES = tuple(task for tasks in PICTURE_TASKS.values() for task in tasks)
-CLIP_NAMES = tuple(task for tasks in CLIP_TASKS.values() for task in tasks)
+PICTURE_NAMES = (*(task for tasks in PICTURE_TASKS.values() for task in tasks), DESCRIBE)
+CLIP_NAMES = (*(task for tasks in CLIP_TASKS.values() for task in tasks), DESCRIBE_CLIP)
 MIN_FRAMES, MAX_FRAMES = 6, 16  # the paper draws 16 to 96 frames per clip
+PICTURE_WEIGHTS = (4, 2, 4)  # text, nine characters, scenes
+MAX_QUESTIONS = 6  # of a training conversation, before the description
 
 
 @dataclass
@@ -37,14 +39,16 @@ class Sample:
     questions: list[tuple[str, str, str]]  # task, question, answer; the first asks for a description
     labels: Image.Image | None = None  # of a picture: what is drawn at each pixel
 
-    def block(self) -> dict[str, Any]:
-        """The content block that shows the media to the model, all frames of a clip included."""
-        options = {"num_frames": self.num_frames} if self.kind == "video" else {}
+    def block(self, image_steps: int | None = None) -> dict[str, Any]:
+        """The content block that shows the media to the model: all frames of a clip, a picture in so many steps."""
+        options = {"num_frames": self.num_frames} if self.kind == "video" else {"image_steps": image_steps}
+        options = {name: value for name, value in options.items() if value is not None}
         return {"type": self.kind, self.kind: self.media, **options}
 
 
 def make_picture(rng: random.Random, split: str) -> Sample:
-    image, labels, questions = rng.choice(list(PICTURE_TASKS))(rng, split)
+    [make] = rng.choices(list(PICTURE_TASKS), PICTURE_WEIGHTS)
+    image, labels, questions = make(rng, split)
     return Sample("image", image, 1, questions, labels)
 
 
@@ -60,28 +64,31 @@ def make_sample(kind: str, split: str, seed: int, index: int) -> Sample:
     return make_picture(rng, split) if kind == "image" else make_clip(rng, split)
 
 
-def conversation(sample: Sample, questions: list[tuple[str, str, str]], answered: bool = True) -> list[dict]:
+def conversation(
+    sample: Sample, questions: list[tuple[str, str, str]], answered: bool = True, image_steps: int | None = None
+) -> list[dict]:
     """Messages that ask the questions one after another, the media in the first; the last answer may be left open."""
     messages = []
     for i, (_, question, answer) in enumerate(questions):
         blocks = [{"type": "text", "text": question}]
-        messages.append({"role": "user", "content": blocks if i else [sample.block(), *blocks]})
+        messages.append({"role": "user", "content": blocks if i else [sample.block(image_steps), *blocks]})
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     return messages if answered else messages[:-1]
 
 
 class TinyDataset(Dataset):
-    """Training conversations. Every sample is new, the length only says when training ends.
+    """Training conversations: questions, and then, because answers could be read from it, the description.
+
+    Every sample is new, the length only says when training ends.
 
     Args:
         turns: kinds of samples that take turns; `run` samples of a kind follow one another, because batches of one
             kind need less padding.
-        describe: ask for a description last (answers could be read from it), after up to three questions, rather than
-            all questions alone.
+        image_steps: numbers of steps that are drawn from for each picture.
     """
 
-    def __init__(self, length: int, turns: tuple[str, ...], run: int, seed: int, describe: bool = True):
-        self.length, self.turns, self.run, self.seed, self.describe = length, turns, run, seed, describe
+    def __init__(self, length: int, turns: tuple[str, ...], run: int, seed: int, image_steps: tuple[int, ...] = (1,)):
+        self.length, self.turns, self.run, self.seed, self.image_steps = length, turns, run, seed, image_steps
 
     def __len__(self) -> int:
         return self.length
@@ -90,10 +97,9 @@ class TinyDataset(Dataset):
         sample = make_sample(self.turns[index // self.run % len(self.turns)], "train", self.seed, index)
         rng = random.Random(index)
         description, *others = sample.questions
-        if not self.describe:
-            return {"messages": conversation(sample, rng.sample(others, len(others)))}
-        asked = [] if rng.random() < 0.3 else rng.sample(others, min(3, len(others)))
-        return {"messages": conversation(sample, [*asked, description])}
+        asked = [] if rng.random() < 0.2 else rng.sample(others, min(MAX_QUESTIONS, len(others)))
+        steps = rng.choice(self.image_steps)
+        return {"messages": conversation(sample, [*asked, description], image_steps=steps)}
 
 
 def write_samples(folder: Path, split: str, count: int, seed: int) -> None:

@@ -14,6 +14,7 @@ import random
 import string
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 SPLITS = ("train", "validation", "test", "demo")  # demo asks what test asks, in Pillow's own font
 
-DESCRIBE = "describe"  # a task for training: an answer that tells all teaches to see sooner than one of a word
+# Tasks whose answer tells all: in training they teach to see sooner than an answer of a word.
+DESCRIBE, DESCRIBE_CLIP = "describe", "describe_clip"
 
 COLOURS = {
     "red": (215, 35, 35),
@@ -34,6 +36,7 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 NAMES = (*SHAPES, *string.digits, *string.ascii_uppercase)
+GRID = 3  # characters per row of a picture of many, and rows
 
 # Package, folder and beginning of the file names of each family of fonts, per split.
 FONTS = {
@@ -181,6 +184,59 @@ def label(colour: str, name: str) -> int:
     return 1 + list(COLOURS).index(colour) * len(NAMES) + NAMES.index(name)
 
 
+@dataclass(frozen=True)
+class Writing:
+    """A font and how it is varied: its characters' width and slant, and what is added to its strokes, in pixels."""
+
+    face: ImageFont.FreeTypeFont
+    stretch: float = 1.0
+    slant: float = 0.0
+    weight: int = 0
+
+    def draw(self, text: str, colour: str) -> tuple[Image.Image, Image.Image]:
+        """How much ink each pixel has, and the label of the character that is there: two 8-bit pictures."""
+        left, top, right, bottom = self.face.getbbox(text, stroke_width=self.weight)
+        ink = Image.new("L", (right - left, bottom - top))
+        options = {"font": self.face, "stroke_width": self.weight}
+        ImageDraw.Draw(ink).text((-left, -top), text, fill=255, **options)
+        names = Image.new("L", ink.size)
+        draw = ImageDraw.Draw(names)
+        draw.fontmode = "1"  # no blended values at the edges
+        for i, character in enumerate(text):
+            x = self.face.getlength(text[:i]) - left
+            draw.text((x, -top), character, fill=label(colour, character), **options)
+        return self._vary(ink, Image.Resampling.BICUBIC), self._vary(names, Image.Resampling.NEAREST)
+
+    def _vary(self, picture: Image.Image, resampling: Image.Resampling) -> Image.Image:
+        if self.stretch == 1.0 and not self.slant:
+            return picture
+        width, height = picture.size
+        overhang = abs(self.slant) * height
+        size = math.ceil(self.stretch * width + overhang), height
+        shift = -max(0.0, self.slant) * height
+        matrix = (1 / self.stretch, self.slant / self.stretch, shift / self.stretch, 0, 1, 0)
+        return picture.transform(size, Image.Transform.AFFINE, matrix, resampling)
+
+
+def writing(rng: random.Random, split: str, size: int) -> Writing:
+    """A font of the split. Half of training's are varied: more fonts to learn reading from than there are files."""
+    face = font(rng, split, size)
+    if split != "train" or rng.random() < 0.5:
+        return Writing(face)
+    weight = rng.randint(0, max(1, size // 24)) if rng.random() < 0.3 else 0
+    return Writing(face, rng.uniform(0.75, 1.3), rng.uniform(-0.15, 0.3), weight)
+
+
+def ink_on(
+    rng: random.Random, image: Image.Image, labels: Image.Image | None, colour: str, drawn, corner: tuple[int, int]
+) -> None:
+    """Puts what `Writing.draw` has drawn at a place of the picture and of its labels."""
+    ink, names = drawn
+    image.paste(Image.new("RGB", ink.size, jitter(rng, COLOURS[colour])), corner, ink)
+    if labels is not None:
+        labels.paste(names, corner, names.point(lambda value: 255 * (value > 0)))
+
+
 def draw_text(
     rng: random.Random, image: Image.Image, split: str, text: str, colour: str, labels: Image.Image | None = None
 ) -> None:
@@ -189,28 +245,27 @@ def draw_text(
     `labels`, an 8-bit picture of the same size, gets each character's label where the character stands.
     """
     width, height = image.size
-    size = round(min(width, height) * rng.uniform(0.45, 0.75))
-    face = font(rng, split, size)
-    left, top, right, bottom = face.getbbox(text)
-    scale = min(1.0, 0.92 * width / (right - left), 0.92 * height / (bottom - top))
-    if scale < 1.0:
-        face = face.font_variant(size=int(size * scale))
-        left, top, right, bottom = face.getbbox(text)
-    mask = Image.new("L", (right - left, bottom - top))
-    ImageDraw.Draw(mask).text((-left, -top), text, fill=255, font=face)
+    ink, names = writing(rng, split, round(min(width, height) * rng.uniform(0.45, 0.75))).draw(text, colour)
+    scale = min(1.0, 0.92 * width / ink.width, 0.92 * height / ink.height)
+    size = max(1, int(scale * ink.width)), max(1, int(scale * ink.height))
     turn = rng.uniform(-8, 8) if rng.random() < 0.4 else 0.0
-    turned = mask.rotate(turn, Image.Resampling.BICUBIC, expand=True)
-    corner = rng.randint(0, max(0, width - turned.width)), rng.randint(0, max(0, height - turned.height))
-    image.paste(Image.new("RGB", turned.size, jitter(rng, COLOURS[colour])), corner, turned)
-    if labels is not None:
-        names = Image.new("L", mask.size)
-        draw = ImageDraw.Draw(names)
-        draw.fontmode = "1"  # no blended values at the edges
-        for i, character in enumerate(text):
-            x = face.getlength(text[:i]) - left
-            draw.text((x, -top), character, fill=label(colour, character), font=face)
-        names = names.rotate(turn, Image.Resampling.NEAREST, expand=True)
-        labels.paste(names, corner, names.point(lambda value: 255 * (value > 0)))
+    ink = ink.resize(size, Image.Resampling.BICUBIC).rotate(turn, Image.Resampling.BICUBIC, expand=True)
+    names = names.resize(size, Image.Resampling.NEAREST).rotate(turn, Image.Resampling.NEAREST, expand=True)
+    corner = rng.randint(0, max(0, width - ink.width)), rng.randint(0, max(0, height - ink.height))
+    ink_on(rng, image, labels, colour, (ink, names), corner)
+
+
+def draw_grid(
+    rng: random.Random, image: Image.Image, split: str, text: str, colour: str, labels: Image.Image | None = None
+) -> None:
+    """Writes the characters row by row, `GRID` in a row, each about in the middle of its cell."""
+    side = min(image.size) / GRID
+    hand = writing(rng, split, round(side * rng.uniform(0.75, 0.95)))
+    for i, character in enumerate(text):
+        drawn = hand.draw(character, colour)
+        x, y = ((place + 0.5 + rng.uniform(-0.1, 0.1)) * side for place in (i % GRID, i // GRID))
+        corner = round(x - drawn[0].width / 2), round(y - drawn[0].height / 2)
+        ink_on(rng, image, labels, colour, drawn, corner)
 
 
 def contrasting_light(rng: random.Random, colour: str) -> bool:

@@ -58,7 +58,8 @@ class PatchNamer(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """uint8[N, 3, H, W], int[N, patches] of `drawing.label` or 0 -> the loss, and the names' scores."""
-        patches = self.encoder(pixel_values=pixel_values).last_hidden_state[:, 1:]
+        one_step = torch.ones(len(pixel_values), dtype=torch.long)
+        patches = self.encoder(pixel_values=pixel_values, image_steps=one_step).last_hidden_state[:, 1:]
         covered = labels > 0
         names = torch.where(covered, 1 + (labels - 1) % len(NAMES), 0)
         colours = torch.where(covered, 1 + (labels - 1) // len(NAMES), 0)

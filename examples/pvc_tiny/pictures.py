@@ -1,5 +1,5 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Pictures with questions: written numbers and codes, and scenes of one to four shapes.
+"""Pictures with questions: written numbers and codes, nine characters, and scenes of one to four shapes.
 
 A kind of picture is a function (rng, split) -> picture, its map of labels (`drawing.label`, 0 where nothing is), and
 (task, question, answer)s.
@@ -7,6 +7,7 @@ A kind of picture is a function (rng, split) -> picture, its map of labels (`dra
 A question asks about a shape whose colour, kind and height in the picture are together of the split.
 """
 
+import itertools
 import random
 import string
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from dataclasses import dataclass
 from drawing import (
     COLOURS,
     DESCRIBE,
+    GRID,
     SHAPES,
     asked_pair,
     background,
+    belongs,
     contrasting_light,
+    draw_grid,
     draw_shape,
     draw_text,
     jitter,
@@ -31,6 +35,7 @@ from PIL import Image
 
 Questions = list[tuple[str, str, str]]  # task, question, answer
 HEIGHTS = ("top", "middle", "bottom")
+CHARACTERS = "".join(c for c in string.digits + string.ascii_uppercase if c not in "IO")  # 1 and 0 look like these
 
 
 @dataclass
@@ -59,7 +64,7 @@ def canvas(rng: random.Random, light: bool | None = None) -> Image.Image:
 
 def text_picture(rng: random.Random, split: str) -> tuple[Image.Image, Image.Image, Questions]:
     """A written number of two to four digits or code of two or three letters."""
-    if rng.random() < 0.6:
+    if rng.random() < 0.5:
         task, kind, alphabet, lengths = "number", "number", string.digits, (2, 2, 3, 3, 4)
     else:
         task, kind, alphabet, lengths = "code", "code", string.ascii_uppercase, (2, 3)
@@ -78,6 +83,23 @@ def text_picture(rng: random.Random, split: str) -> tuple[Image.Image, Image.Ima
             ("text_colour", f"What colour is the {kind}?", colour),
         ],
     )
+
+
+def character_picture(
+    rng: random.Random, split: str, side: int | None = None
+) -> tuple[Image.Image, Image.Image, Questions]:
+    """Nine characters in three rows: more than one step can hold. A square of `side` pixels, drawn if not given."""
+    side = side or rng.randint(96, 160)
+    text = "".join(rng.choice(CHARACTERS) for _ in range(GRID**2))
+    colour = rng.choice(list(COLOURS))
+    image = background(rng, side, side, contrasting_light(rng, colour))
+    labels = Image.new("L", image.size)
+    draw_grid(rng, image, split, text, colour, labels)
+    questions = [
+        (DESCRIBE, "Describe the picture.", f"{colour} characters {text}"),
+        ("characters", "Read the characters.", text),
+    ]
+    return image, labels, questions
 
 
 def place(rng: random.Random, count: int) -> list[tuple[float, float, float]]:
@@ -111,16 +133,16 @@ def describe(items: list[Item]) -> str:
     return ", ".join(f"{item.name} {item.height}" for item in sorted(items, key=lambda item: item.x))
 
 
-def colour_question(rng: random.Random, items: list[Item]):
-    target = items[0]
-    if sum(item.shape == target.shape for item in items) == 1:
-        yield "colour", f"What colour is the {target.shape}?", target.colour
+def colour_questions(items: list[Item], asked: list[Item]):
+    for target in asked:
+        if sum(item.shape == target.shape for item in items) == 1:
+            yield "colour", f"What colour is the {target.shape}?", target.colour
 
 
-def shape_question(rng: random.Random, items: list[Item]):
-    target = items[0]
-    if sum(item.colour == target.colour for item in items) == 1:
-        yield "shape", f"Which shape is {target.colour}?", target.shape
+def shape_questions(items: list[Item], asked: list[Item]):
+    for target in asked:
+        if sum(item.colour == target.colour for item in items) == 1:
+            yield "shape", f"Which shape is {target.colour}?", target.shape
 
 
 def count_questions(rng: random.Random, items: list[Item]):
@@ -133,18 +155,22 @@ def count_questions(rng: random.Random, items: list[Item]):
     )
 
 
-def relation_question(rng: random.Random, items: list[Item]):
-    target = items[0]
+def relation_questions(rng: random.Random, items: list[Item], asked: list[Item]):
+    """One way for each pair: the answer to one way would give the other away."""
     names = [item.name for item in items]
-    others = [item for item in items[1:] if names.count(item.name) == 1]
-    if names.count(target.name) > 1 or not others:
-        return
-    other = rng.choice(others)
-    dx, dy = target.x - other.x, target.y - other.y
-    if max(abs(dx), abs(dy)) < 1.5 * min(abs(dx), abs(dy)):
-        return  # diagonal
-    answer = ("left" if dx < 0 else "right") if abs(dx) > abs(dy) else ("above" if dy < 0 else "below")
-    yield "relation", f"Where is the {target.name} seen from the {other.name}?", answer
+    for pair in itertools.combinations((item for item in items if names.count(item.name) == 1), 2):
+        targets = [item for item in pair if item in asked]
+        one, other = pair
+        across, along = abs(one.x - other.x), abs(one.y - other.y)
+        if not targets or max(across, along) < 1.5 * min(across, along):
+            continue  # diagonal
+        target = rng.choice(targets)
+        other = one if target is other else other
+        if across > along:
+            answer = "left" if target.x < other.x else "right"
+        else:
+            answer = "above" if target.y < other.y else "below"
+        yield "relation", f"Where is the {target.name} seen from the {other.name}?", answer
 
 
 def exists_question(rng: random.Random, items: list[Item]):
@@ -152,12 +178,13 @@ def exists_question(rng: random.Random, items: list[Item]):
         (items[0].colour, items[0].shape) if rng.random() < 0.5 else (rng.choice(list(COLOURS)), rng.choice(SHAPES))
     )
     there = any((item.colour, item.shape) == (colour, shape) for item in items)
-    yield "exists", f"Is there a {colour} {shape}?", "yes" if there else "no"
+    yield "exists", f"Is there {'an' if colour == 'orange' else 'a'} {colour} {shape}?", "yes" if there else "no"
 
 
 def shape_picture(rng: random.Random, split: str) -> tuple[Image.Image, Image.Image, Questions]:
-    """A scene of shapes."""
+    """A scene of shapes; questions about every one of which may be asked in the split."""
     items = scene_items(rng, split)
+    asked = [item for item in items if belongs(f"{item.name} {item.height}", split)]
     image = canvas(rng)
     labels = Image.new("L", image.size)
     for item in items:
@@ -166,10 +193,10 @@ def shape_picture(rng: random.Random, split: str) -> tuple[Image.Image, Image.Im
         draw_shape(labels, item.shape, label(item.colour, item.shape), *place_)
     questions = [
         (DESCRIBE, "Describe the picture.", describe(items)),
-        *colour_question(rng, items),
-        *shape_question(rng, items),
+        *colour_questions(items, asked),
+        *shape_questions(items, asked),
         *count_questions(rng, items),
-        *relation_question(rng, items),
+        *relation_questions(rng, items, asked),
         *exists_question(rng, items),
     ]
     return image, labels, questions
@@ -177,5 +204,6 @@ def shape_picture(rng: random.Random, split: str) -> tuple[Image.Image, Image.Im
 
 PICTURE_TASKS = {
     text_picture: ("number", "code", "text_colour"),
+    character_picture: ("characters",),
     shape_picture: ("colour", "shape", "count", "count_kind", "relation", "exists"),
 }
