@@ -33,7 +33,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .card_pvc import PublishedModel
 from .compat_pvc import CACHE_NAME, takes_frame_counts
 from .configuration_pvc import PVCConfig, PVCVisionConfig
-from .temporal_cache_pvc import PVCTemporalCache, TileRun, check_video_grid, tile_runs
+from .temporal_cache_pvc import PVCTemporalCache, TileOrder, TileRun, check_video_grid, tile_runs
 
 
 def eager_attention_forward(
@@ -529,7 +529,8 @@ class PVCVisionModel(PVCPreTrainedModel):
             are recorded, and under ZeRO-3.
         """
         frames, num_tiles, video_shape = self._gather_frames(pixel_values, pixel_values_videos, video_grid_thw)
-        runs = tile_runs(num_tiles, image_steps, self.config.image_repeats)
+        order = TileOrder(tile_runs(num_tiles, image_steps, self.config.image_repeats))
+        frames, runs = order.sort(frames), order.runs
         past = self._past_steps(temporal_cache, num_tiles, video_shape, video_grid_thw)
         steps, step_index, groups = self.clip_layout(runs, video_shape, video_grid_thw, frames.device, past)
         chunk = self._chunk_size(frames_per_chunk, kwargs)
@@ -549,6 +550,7 @@ class PVCVisionModel(PVCPreTrainedModel):
             hidden_states = layer(hidden_states, step_table, step_index, groups, chunk, remember, **kwargs)
         if temporal_cache is not None:
             temporal_cache.advance(groups[0].num_steps)
+        hidden_states, step_index = order.restore(hidden_states), order.restore(step_index)
         return PVCVisionModelOutput(last_hidden_state=hidden_states, steps=steps, step_index=step_index)
 
     def _gather_frames(self, pixel_values, pixel_values_videos, video_grid_thw):

@@ -33,7 +33,7 @@ from modeling_pvc import PVCConfig, PVCDataCollator, PVCForConditionalGeneration
 
 
 IMAGE_STEPS = (1, 2, 4, 8)
-PATCH_STEPS = 1500
+PATCH_STEPS = 1000
 
 
 class Stage(NamedTuple):
