@@ -194,7 +194,7 @@ def needle(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.
 
 def still(rng: random.Random, split: str, num_frames: int) -> tuple[list[Image.Image], Questions]:
     """A picture of nine characters in which nothing moves."""
-    image, _, ((_, _, description), (_, question, text)) = character_picture(rng, split, side_of(rng))
+    image, _, ((_, _, description), (_, question, text)) = character_picture(rng, split, side=side_of(rng))
     return [image] * num_frames, [describe(description), ("still", question, text)]
 
 

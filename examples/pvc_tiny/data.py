@@ -26,7 +26,7 @@ PICTURE_NAMES = (*(task for tasks in PICTURE_TASKS.values() for task in tasks), 
 CLIP_NAMES = (*(task for tasks in CLIP_TASKS.values() for task in tasks), DESCRIBE_CLIP)
 MIN_FRAMES, MAX_FRAMES = 6, 16  # the paper draws 16 to 96 frames per clip
 PICTURE_WEIGHTS = (4, 2, 4)  # text, nine characters, scenes
-MAX_QUESTIONS = 6  # of a training conversation, before the description
+MAX_QUESTIONS = 8  # of a training conversation, before the description
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Sample:
     media: Image.Image | bytes
     num_frames: int
     questions: list[tuple[str, str, str]]  # task, question, answer; the first asks for a description
-    labels: Image.Image | None = None  # of a picture: what is drawn at each pixel
+    labels: Image.Image | None = None  # of a picture, if asked for: what is drawn at each pixel
 
     def block(self, image_steps: int | None = None) -> dict[str, Any]:
         """The content block that shows the media to the model: all frames of a clip, a picture in so many steps."""
@@ -46,9 +46,9 @@ class Sample:
         return {"type": self.kind, self.kind: self.media, **options}
 
 
-def make_picture(rng: random.Random, split: str) -> Sample:
+def make_picture(rng: random.Random, split: str, labelled: bool) -> Sample:
     [make] = rng.choices(list(PICTURE_TASKS), PICTURE_WEIGHTS)
-    image, labels, questions = make(rng, split)
+    image, labels, questions = make(rng, split, labelled)
     return Sample("image", image, 1, questions, labels)
 
 
@@ -58,10 +58,10 @@ def make_clip(rng: random.Random, split: str) -> Sample:
     return Sample("video", encode(rng, frames), num_frames, questions)
 
 
-def make_sample(kind: str, split: str, seed: int, index: int) -> Sample:
-    """The picture (`kind="image"`) or clip (`"video"`) number `index` of a split."""
+def make_sample(kind: str, split: str, seed: int, index: int, labelled: bool = False) -> Sample:
+    """The picture (`kind="image"`, `labelled` or not) or clip (`"video"`) number `index` of a split."""
     rng = random.Random(f"{split}/{seed}/{kind}/{index}")
-    return make_picture(rng, split) if kind == "image" else make_clip(rng, split)
+    return make_picture(rng, split, labelled) if kind == "image" else make_clip(rng, split)
 
 
 def conversation(

@@ -126,17 +126,19 @@ def background(rng: random.Random, width: int, height: int, light: bool | None =
     light = rng.random() < 0.5 if light is None else light
     base = rng.randint(205, 250) if light else rng.randint(8, 55)
     first, second = (np.array(jitter(rng, (base, base, base), 12), np.float32) for _ in range(2))
-    y, x = np.mgrid[:height, :width].astype(np.float32)
+    y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
     period = rng.randint(8, 40)
     mix = {
-        "plain": lambda: np.zeros_like(x),
+        "plain": lambda: np.zeros((1, 1), np.float32),
         "gradient": lambda: x / width if rng.random() < 0.5 else y / height,
         "stripes": lambda: (x + y) // period % 2,
         "checkerboard": lambda: (x // period + y // period) % 2,
     }[rng.choice(("plain", "plain", "gradient", "stripes", "checkerboard"))]()
-    pixels = first + (second - first) * mix[..., None]
-    noise = np.random.default_rng(rng.getrandbits(32)).normal(0, rng.uniform(0, 10), pixels.shape)
-    return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
+    noise = np.random.default_rng(rng.getrandbits(32))
+    pixels = noise.standard_normal((height, width, 3))
+    pixels *= rng.uniform(0, 10)
+    pixels += first + (second - first) * mix[..., None]
+    return Image.fromarray(np.clip(pixels, 0, 255, out=pixels).astype(np.uint8))
 
 
 def polygon(shape: str, x: float, y: float, radius: float, turn: float) -> Iterator[tuple[float, float]]:
@@ -193,19 +195,22 @@ class Writing:
     slant: float = 0.0
     weight: int = 0
 
-    def draw(self, text: str, colour: str) -> tuple[Image.Image, Image.Image]:
-        """How much ink each pixel has, and the label of the character that is there: two 8-bit pictures."""
+    def draw(self, text: str, colour: str, labelled: bool) -> tuple[Image.Image, Image.Image | None]:
+        """How much ink each pixel has and, if wanted, the label of the character that is there: 8-bit pictures."""
         left, top, right, bottom = self.face.getbbox(text, stroke_width=self.weight)
         ink = Image.new("L", (right - left, bottom - top))
         options = {"font": self.face, "stroke_width": self.weight}
         ImageDraw.Draw(ink).text((-left, -top), text, fill=255, **options)
+        varied = self._vary(ink, Image.Resampling.BICUBIC)
+        if not labelled:
+            return varied, None
         names = Image.new("L", ink.size)
         draw = ImageDraw.Draw(names)
         draw.fontmode = "1"  # no blended values at the edges
         for i, character in enumerate(text):
             x = self.face.getlength(text[:i]) - left
             draw.text((x, -top), character, fill=label(colour, character), **options)
-        return self._vary(ink, Image.Resampling.BICUBIC), self._vary(names, Image.Resampling.NEAREST)
+        return varied, self._vary(names, Image.Resampling.NEAREST)
 
     def _vary(self, picture: Image.Image, resampling: Image.Resampling) -> Image.Image:
         if self.stretch == 1.0 and not self.slant:
@@ -245,14 +250,18 @@ def draw_text(
     `labels`, an 8-bit picture of the same size, gets each character's label where the character stands.
     """
     width, height = image.size
-    ink, names = writing(rng, split, round(min(width, height) * rng.uniform(0.45, 0.75))).draw(text, colour)
-    scale = min(1.0, 0.92 * width / ink.width, 0.92 * height / ink.height)
-    size = max(1, int(scale * ink.width)), max(1, int(scale * ink.height))
+    hand = writing(rng, split, round(min(width, height) * rng.uniform(0.45, 0.75)))
+    drawn = hand.draw(text, colour, labels is not None)
+    scale = min(1.0, 0.92 * width / drawn[0].width, 0.92 * height / drawn[0].height)
+    size = max(1, int(scale * drawn[0].width)), max(1, int(scale * drawn[0].height))
     turn = rng.uniform(-8, 8) if rng.random() < 0.4 else 0.0
-    ink = ink.resize(size, Image.Resampling.BICUBIC).rotate(turn, Image.Resampling.BICUBIC, expand=True)
-    names = names.resize(size, Image.Resampling.NEAREST).rotate(turn, Image.Resampling.NEAREST, expand=True)
-    corner = rng.randint(0, max(0, width - ink.width)), rng.randint(0, max(0, height - ink.height))
-    ink_on(rng, image, labels, colour, (ink, names), corner)
+    drawn = tuple(
+        part and part.resize(size, resampling).rotate(turn, resampling, expand=True)
+        for part, resampling in zip(drawn, (Image.Resampling.BICUBIC, Image.Resampling.NEAREST), strict=True)
+    )
+    free = width - drawn[0].width, height - drawn[0].height
+    corner = rng.randint(0, max(0, free[0])), rng.randint(0, max(0, free[1]))
+    ink_on(rng, image, labels, colour, drawn, corner)
 
 
 def draw_grid(
@@ -262,7 +271,7 @@ def draw_grid(
     side = min(image.size) / GRID
     hand = writing(rng, split, round(side * rng.uniform(0.75, 0.95)))
     for i, character in enumerate(text):
-        drawn = hand.draw(character, colour)
+        drawn = hand.draw(character, colour, labels is not None)
         x, y = ((place + 0.5 + rng.uniform(-0.1, 0.1)) * side for place in (i % GRID, i // GRID))
         corner = round(x - drawn[0].width / 2), round(y - drawn[0].height / 2)
         ink_on(rng, image, labels, colour, drawn, corner)

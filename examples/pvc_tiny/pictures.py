@@ -1,8 +1,8 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Pictures with questions: written numbers and codes, nine characters, and scenes of one to four shapes.
 
-A kind of picture is a function (rng, split) -> picture, its map of labels (`drawing.label`, 0 where nothing is), and
-(task, question, answer)s.
+A kind of picture is a function (rng, split, labelled) -> picture, its map of labels (`drawing.label`, 0 where nothing
+is) or None, and (task, question, answer)s.
 
 A question asks about a shape whose colour, kind and height in the picture are together of the split.
 """
@@ -34,6 +34,7 @@ from PIL import Image
 
 
 Questions = list[tuple[str, str, str]]  # task, question, answer
+Picture = tuple[Image.Image, Image.Image | None, Questions]
 HEIGHTS = ("top", "middle", "bottom")
 CHARACTERS = "".join(c for c in string.digits + string.ascii_uppercase if c not in "IO")  # 1 and 0 look like these
 
@@ -62,7 +63,7 @@ def canvas(rng: random.Random, light: bool | None = None) -> Image.Image:
     return background(rng, rng.randint(96, 160), rng.randint(96, 160), light)
 
 
-def text_picture(rng: random.Random, split: str) -> tuple[Image.Image, Image.Image, Questions]:
+def text_picture(rng: random.Random, split: str, labelled: bool = False) -> Picture:
     """A written number of two to four digits or code of two or three letters."""
     if rng.random() < 0.5:
         task, kind, alphabet, lengths = "number", "number", string.digits, (2, 2, 3, 3, 4)
@@ -71,7 +72,7 @@ def text_picture(rng: random.Random, split: str) -> tuple[Image.Image, Image.Ima
     text = text_of(rng, split, alphabet, rng.choice(lengths))
     colour = rng.choice(list(COLOURS))
     image = canvas(rng, contrasting_light(rng, colour))
-    labels = Image.new("L", image.size)
+    labels = Image.new("L", image.size) if labelled else None
     draw_text(rng, image, split, text, colour, labels)
     read = rng.choice((f"What {kind} is written?", f"Read the {kind}."))
     return (
@@ -86,14 +87,14 @@ def text_picture(rng: random.Random, split: str) -> tuple[Image.Image, Image.Ima
 
 
 def character_picture(
-    rng: random.Random, split: str, side: int | None = None
-) -> tuple[Image.Image, Image.Image, Questions]:
+    rng: random.Random, split: str, labelled: bool = False, side: int | None = None
+) -> Picture:
     """Nine characters in three rows: more than one step can hold. A square of `side` pixels, drawn if not given."""
     side = side or rng.randint(96, 160)
     text = "".join(rng.choice(CHARACTERS) for _ in range(GRID**2))
     colour = rng.choice(list(COLOURS))
     image = background(rng, side, side, contrasting_light(rng, colour))
-    labels = Image.new("L", image.size)
+    labels = Image.new("L", image.size) if labelled else None
     draw_grid(rng, image, split, text, colour, labels)
     questions = [
         (DESCRIBE, "Describe the picture.", f"{colour} characters {text}"),
@@ -181,16 +182,17 @@ def exists_question(rng: random.Random, items: list[Item]):
     yield "exists", f"Is there {'an' if colour == 'orange' else 'a'} {colour} {shape}?", "yes" if there else "no"
 
 
-def shape_picture(rng: random.Random, split: str) -> tuple[Image.Image, Image.Image, Questions]:
+def shape_picture(rng: random.Random, split: str, labelled: bool = False) -> Picture:
     """A scene of shapes; questions about every one of which may be asked in the split."""
     items = scene_items(rng, split)
     asked = [item for item in items if belongs(f"{item.name} {item.height}", split)]
     image = canvas(rng)
-    labels = Image.new("L", image.size)
+    labels = Image.new("L", image.size) if labelled else None
     for item in items:
         place_ = item.x * image.width, item.y * image.height, item.radius * min(image.size), rng.uniform(-0.2, 0.2)
         draw_shape(image, item.shape, jitter(rng, COLOURS[item.colour]), *place_)
-        draw_shape(labels, item.shape, label(item.colour, item.shape), *place_)
+        if labels is not None:
+            draw_shape(labels, item.shape, label(item.colour, item.shape), *place_)
     questions = [
         (DESCRIBE, "Describe the picture.", describe(items)),
         *colour_questions(items, asked),

@@ -45,8 +45,8 @@ class Stage(NamedTuple):
 
 
 STAGES = {
-    "pictures": Stage(2000, ("image",), "constant_with_warmup"),
-    "mixed": Stage(4000, ("image", "image", "video"), "cosine"),
+    "pictures": Stage(800, ("image",), "constant_with_warmup"),
+    "mixed": Stage(2200, ("image", "image", "image", "video"), "cosine"),
 }
 
 
@@ -121,6 +121,7 @@ def train(name: str, model, data, options: argparse.Namespace, batch_size: int, 
         dataloader_prefetch_factor=4 if options.workers else None,
         remove_unused_columns=False,
         logging_steps=50,
+        logging_nan_inf_filter=False,  # it would wait for the device at every step
         save_steps=options.save_every,
         save_total_limit=2,
         report_to="tensorboard",
