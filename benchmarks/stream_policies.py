@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import transformers
 from clips import CLIP_TASKS
-from drawing import DESCRIBE
+from drawing import DESCRIBE_CLIP
 from tables import markdown, write_section
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -53,7 +53,7 @@ def make_clip(seed: int, index: int) -> Clip:
     for i in range(LENGTH - len(frames)):
         times[still[i % STILL_PARTS]] += 1
     stretched = [frame for position, frame in enumerate(frames) for _ in range(times[position])]
-    return stretched, [(text, answer) for task, text, answer in questions if task != DESCRIBE]
+    return stretched, [(text, answer) for task, text, answer in questions if task != DESCRIBE_CLIP]
 
 
 def encoded(model, processor, clips: Sequence[Clip]) -> torch.Tensor:

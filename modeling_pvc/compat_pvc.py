@@ -1,5 +1,5 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""What differs between the versions of transformers that PVC runs on. The other files are written for the newest.
+"""What differs between versions of transformers, and of torch, that PVC runs on; other files are for the newest.
 
 Lines go as the floor rises: each says from which version on it is not needed. `complete_copies`, `whole_folder`,
 `whole_file` and `reading_json` stay as long as the loader of remote code, and saving, leave files behind that were cut
@@ -22,11 +22,23 @@ import torch
 import transformers
 from huggingface_hub.constants import HF_HUB_CACHE
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.utils import logging
 
 
 MINIMUM_TRANSFORMERS = (5, 19)
 TESTED_TRANSFORMERS = (5, 24)  # the newest; setup.cfg's upper bound is the next
+
+
+def finite_gradients(states: torch.Tensor) -> contextlib.AbstractContextManager:
+    """SDPA without cuDNN's kernel, where gradients are recorded on a GPU.
+
+    With a mask and 64 steps more than a multiple of 128, a video of 64 frames for one, its backward pass can give NaN
+    on Hopper GPUs, for which torch chooses it from 2.11 on: https://github.com/pytorch/pytorch/issues/196678.
+    """
+    if states.is_cuda and torch.is_grad_enabled():
+        return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+    return contextlib.nullcontext()
 
 
 def release_of(version: str) -> tuple[int, int]:

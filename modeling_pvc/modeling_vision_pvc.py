@@ -31,7 +31,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .card_pvc import PublishedModel
-from .compat_pvc import CACHE_NAME, takes_frame_counts
+from .compat_pvc import CACHE_NAME, finite_gradients, takes_frame_counts
 from .configuration_pvc import PVCConfig, PVCVisionConfig
 from .temporal_cache_pvc import PVCTemporalCache, TileOrder, TileRun, check_video_grid, tile_runs
 
@@ -71,6 +71,7 @@ class PVCVisionRMSNorm(nn.Module):
 
 
 PACKED_STEPS = 64  # of tiles in one row of temporal attention; the blocks that kernels work on
+ATTENTIONS = ("output_attentions", "output_temporal_attentions")
 NORMS = {"layer_norm": nn.LayerNorm, "rms_norm": PVCVisionRMSNorm}
 
 
@@ -163,7 +164,8 @@ class PVCTemporalAttention(PVCVisionAttention):
             query, key, value = (_positions_first(state[start:stop], group) for state in states)
             if remember is not None:
                 key, value = remember(key, value)
-            output, weight = self.attend(attention_interface, query, key, value, group.mask, **kwargs)
+            with finite_gradients(query):
+                output, weight = self.attend(attention_interface, query, key, value, group.mask, **kwargs)
             attended.append(output.flatten(0, 1))  # [K * P * T, D]
             weights.append(weight)
             start = stop
@@ -529,7 +531,8 @@ class PVCVisionModel(PVCPreTrainedModel):
             are recorded, and under ZeRO-3.
         """
         frames, num_tiles, video_shape = self._gather_frames(pixel_values, pixel_values_videos, video_grid_thw)
-        order = TileOrder(tile_runs(num_tiles, image_steps, self.config.image_repeats))
+        as_given = self._records(kwargs, "output_hidden_states", *ATTENTIONS)
+        order = TileOrder(tile_runs(num_tiles, image_steps, self.config.image_repeats), as_given)
         frames, runs = order.sort(frames), order.runs
         past = self._past_steps(temporal_cache, num_tiles, video_shape, video_grid_thw)
         steps, step_index, groups = self.clip_layout(runs, video_shape, video_grid_thw, frames.device, past)
@@ -592,9 +595,11 @@ class PVCVisionModel(PVCPreTrainedModel):
             raise ValueError(f"The temporal_cache holds {streams} streams, but {video_shape[0]} videos were given.")
         return temporal_cache.num_steps, temporal_cache.num_kept_steps
 
+    def _records(self, kwargs: dict, *names: str) -> bool:
+        return any(kwargs.get(name, getattr(self.config, name, False)) for name in names)
+
     def _chunk_size(self, frames_per_chunk: int | None, kwargs: dict) -> int | None:
-        names = ("output_attentions", "output_temporal_attentions")
-        records = any(kwargs.get(name, getattr(self.config, name, False)) for name in names)
+        records = self._records(kwargs, *ATTENTIONS)
         gathers = hasattr(self.embeddings.cls_token, "ds_id")  # ZeRO-3: at each call, of which ranks make equally many
         whole = torch.is_grad_enabled() or records or gathers or torch.compiler.is_exporting()
         return None if whole else frames_per_chunk or self.config.frames_per_chunk

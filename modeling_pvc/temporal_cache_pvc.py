@@ -269,13 +269,14 @@ def tile_runs(num_tiles: int, image_steps: torch.Tensor | None, image_repeats: i
 class TileOrder:
     """The tiles of a batch with those of equally many steps beside one another, and back to the order given.
 
-    `runs` are then as few as there are numbers of steps: each costs kernels of its own in every layer.
+    `runs` are then as few as there are numbers of steps: each costs kernels of its own in every layer. With `as_given`
+    nothing is moved, for callers who see what happens in the layers.
     """
 
-    def __init__(self, runs: list[TileRun]):
+    def __init__(self, runs: list[TileRun], as_given: bool = False):
         self.given = runs
         self.order = list(range(len(runs)))
-        if len({run.num_steps for run in runs}) < len(runs):
+        if not as_given and len({run.num_steps for run in runs}) < len(runs):
             self.order.sort(key=lambda i: runs[i].num_steps)
         by_steps = itertools.groupby((runs[i] for i in self.order), key=lambda run: run.num_steps)
         self.runs = [TileRun(sum(run.num_tiles for run in same), num_steps) for num_steps, same in by_steps]

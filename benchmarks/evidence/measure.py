@@ -58,6 +58,7 @@ def measure(variant: Variant, task: str, scored: Sequence[str], seed: int, steps
     at_a_time = BATCH_SIZE
     if options.device == "cuda":
         model.set_attn_implementation("sdpa")
+        torch.backends.cuda.enable_cudnn_sdp(False)  # as pvc-tiny's training does
     elif are_clips:
         at_a_time = CLIPS_AT_A_TIME
     train(model, [training], drawn, steps, seed, at_a_time=at_a_time)

@@ -16,7 +16,7 @@ of its data.
 | | |
 |---|---|
 | Frames | {size} x {size} pixels, one tile per picture |
-| Tokens per picture | {step_tokens} per step; {repeats} steps unless `image_steps` says otherwise, 1 to 8 in training |
+| Tokens per picture | {step_tokens} per step; {repeats} steps, or as many as `image_steps` says: 1, 2, 4, 8 in training |
 | Tokens per video frame | {step_tokens} |
 | ViT | width {width}, {layers} layers, the last {temporal} progressive |
 | Text model | Qwen2, width {text_width}, {text_layers} layers, {vocabulary} tokens |
@@ -28,14 +28,15 @@ colour, shape and place, direction, order or count were kept out of training.
 
 {tables}
 
-Measured with `python examples/pvc_tiny/evaluate.py FOLDER --image-steps 1 2 4 8 --card`; another `--seed` makes other questions.
+Measured with `python examples/pvc_tiny/evaluate.py FOLDER --image-steps 1 2 4 8 --card`; another `--seed` makes other
+questions.
 
 ## Training
 
 `python examples/pvc_tiny/train.py FOLDER`: the ViT learns to name what covers each patch of a picture; then the whole
-model learns to describe and answer about pictures, then about pictures and clips of 6 to 16 frames. Each picture gets 1,
-2, 4 or 8 steps, drawn anew; the compressor starts from coarse to fine. Muon and AdamW, bfloat16 autocast, every sample
-new; the curves are in `curves.png`.
+model learns to describe and answer about pictures, then about pictures and clips of 6 to 16 frames. Each picture gets
+1, 2, 4 or 8 steps, drawn anew; the compressor starts from coarse to fine. Muon and AdamW, every sample new; the curves
+are in `curves.png`.
 
 ## Use
 

@@ -199,17 +199,16 @@ class Writing:
         """How much ink each pixel has and, if wanted, the label of the character that is there: 8-bit pictures."""
         left, top, right, bottom = self.face.getbbox(text, stroke_width=self.weight)
         ink = Image.new("L", (right - left, bottom - top))
-        options = {"font": self.face, "stroke_width": self.weight}
-        ImageDraw.Draw(ink).text((-left, -top), text, fill=255, **options)
+        ImageDraw.Draw(ink).text((-left, -top), text, fill=255, font=self.face, stroke_width=self.weight)
         varied = self._vary(ink, Image.Resampling.BICUBIC)
         if not labelled:
             return varied, None
         names = Image.new("L", ink.size)
         draw = ImageDraw.Draw(names)
-        draw.fontmode = "1"  # no blended values at the edges
+        draw.fontmode = "1"  # no blended values at the edges, which a stroke would have all the same
         for i, character in enumerate(text):
             x = self.face.getlength(text[:i]) - left
-            draw.text((x, -top), character, fill=label(colour, character), **options)
+            draw.text((x, -top), character, fill=label(colour, character), font=self.face)
         return varied, self._vary(names, Image.Resampling.NEAREST)
 
     def _vary(self, picture: Image.Image, resampling: Image.Resampling) -> Image.Image:

@@ -1,12 +1,13 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Muon for the weight matrices and AdamW for the rest, as one optimizer.
 
-From scratch at this size Muon needs less than half of AdamW's samples. It is not `torch.optim.Muon`, which multiplies in
-bfloat16, one matrix after another: three seconds per step on a CPU without instructions for bfloat16, where this takes a
-fifth of one, and a launch for each product on a GPU.
+From scratch at this size Muon needs less than half of AdamW's samples. It is not `torch.optim.Muon`, which multiplies
+in bfloat16, one matrix after another: three seconds per step on a CPU without instructions for bfloat16, where this
+takes a fifth of one, and a launch for each product on a GPU.
 """
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -17,6 +18,7 @@ from torch.optim import AdamW, Optimizer
 # Of the Newton-Schulz iteration: https://kellerjordan.github.io/posts/muon/
 A, B, C = 3.4445, -4.7750, 2.0315
 ITERATIONS = 5
+MOST_LEFT_OUT = 10  # steps in a row
 
 
 def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -86,10 +88,23 @@ class MuonAdamW(Optimizer):
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         # the parts' own groups, so that a scheduler's learning rates reach them
         self.param_groups = [group for part in self.parts for group in part.param_groups]
+        self.left_out = 0  # steps in a row
 
     def step(self, closure=None):
-        for part in self.parts:
-            part.step()
+        """Leaves out a step whose gradient is not finite, and says so; raises `FloatingPointError` at the tenth."""
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if torch.nn.utils.get_total_norm(grads).isfinite():
+            self.left_out = 0
+            for part in self.parts:
+                part.step()
+            return
+        self.left_out += 1
+        if self.left_out == MOST_LEFT_OUT:
+            raise FloatingPointError(
+                f"No gradient of the last {MOST_LEFT_OUT} steps was finite. Go on from an earlier checkpoint, with "
+                "lower learning rates."
+            )
+        warnings.warn("a gradient is not finite: its step is left out", stacklevel=2)
 
     def state_dict(self):
         return {"parts": [part.state_dict() for part in self.parts]}

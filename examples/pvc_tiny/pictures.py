@@ -86,9 +86,7 @@ def text_picture(rng: random.Random, split: str, labelled: bool = False) -> Pict
     )
 
 
-def character_picture(
-    rng: random.Random, split: str, labelled: bool = False, side: int | None = None
-) -> Picture:
+def character_picture(rng: random.Random, split: str, labelled: bool = False, side: int | None = None) -> Picture:
     """Nine characters in three rows: more than one step can hold. A square of `side` pixels, drawn if not given."""
     side = side or rng.randint(96, 160)
     text = "".join(rng.choice(CHARACTERS) for _ in range(GRID**2))

@@ -5,9 +5,9 @@
     python examples/pvc_tiny/train.py pvc-tiny --batch-size 128 --workers 14            # on a GPU beside 16 CPUs
 
 Three stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a ViT
-that can see. `pictures` teaches the whole model to describe and to answer, `mixed` goes on with clips of 6 to 16 frames
-among the pictures. The compressor starts from coarse to fine, and each picture gets 1, 2, 4 or 8 steps, so that the one
-checkpoint can be used with any of them. An interrupted run goes on where it stopped when the command is given again,
+that can see. `pictures` teaches the whole model to describe and to answer, `mixed` goes on with clips of 6 to 16
+frames among the pictures. The compressor starts from coarse to fine, and each picture gets 1, 2, 4 or 8 steps, so that
+the one checkpoint can be used with any of them. An interrupted run goes on where it stopped when the command is given again,
 with the tokenizer of its first start. On a CPU machine with as many cores the same seed gives the same weights, to the
 last bit. The folder gets the model with code and processor, `curves.png`, and checkpoints and TensorBoard files under
 `runs/`.
@@ -77,9 +77,6 @@ def initialize(config: PVCConfig) -> PVCForConditionalGeneration:
         elif "modulation.linear.weight" in name:
             torch.nn.init.normal_(parameter, std=config.initializer_range)
     start_compressor(model.model.compressor, "coarse_to_fine")
-    if not torch.cuda.is_available():
-        # twice as fast in training as SDPA, whose kernel is slow on thousands of rows of a picture's steps
-        model.set_attn_implementation("eager")
     return model
 
 
@@ -91,7 +88,7 @@ def kept_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def quicker_dtype() -> torch.dtype:
-    """Of matrix products on the device that trains: CPUs without instructions for bfloat16 multiply ten times faster in float32."""
+    """Of products on the device that trains: CPUs without instructions for bfloat16 are ten times slower in it."""
 
     def seconds(dtype: torch.dtype) -> float:
         x, weight = torch.ones(4096, 128, dtype=dtype), torch.ones(128, 512, dtype=dtype)
@@ -157,6 +154,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that draw and encode (default: 2)")
     options = parser.parse_args()
     set_seed(options.seed)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # its gradients may be NaN on Hopper GPUs: pytorch/pytorch#196678
     torch.set_num_threads(max(1, os.cpu_count() - options.workers))
 
     tokenizer = kept_tokenizer(options.folder / "runs" / "tokenizer")

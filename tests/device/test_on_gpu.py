@@ -223,3 +223,22 @@ def test_quantised_text_model(kind, checkpoint):
     assert type(tower.data) is torch.Tensor and tower.dtype == torch.bfloat16
     output = model.generate(**moved(batch_of([1, 3]), torch.bfloat16), max_new_tokens=3, min_new_tokens=3)
     assert output.shape[1] == 13
+
+
+def test_gradients_are_finite_where_all_steps_are_unlikely():
+    """64 steps with a mask, and scores of -120: cuDNN's kernel gives NaN there (pytorch/pytorch#196678)."""
+    encoder = small_model(torch.float32).model.vision_tower.to(DEVICE)
+    for layer in encoder.layers[-encoder.config.num_temporal_layers :]:
+        attention = layer.temporal_attention
+        width = attention.q_proj.out_features
+        query, key = (torch.zeros(width, device=DEVICE) for _ in range(2))
+        query[:: attention.head_dim], key[:: attention.head_dim] = 1.0, -120 / attention.scaling
+        attention.q_proj.bias.data.copy_(query)
+        attention.k_proj.bias.data.copy_(key)
+        torch.nn.init.constant_(layer.temporal_gate.weight, 0.5)
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+        output = encoder(pixel_values_videos=torch.randn(1, 64, 3, 56, 56, device=DEVICE)).last_hidden_state
+    output.float().square().mean().backward()
+    found = {name: parameter.grad for name, parameter in encoder.named_parameters() if parameter.grad is not None}
+    assert any("temporal_attention.q_proj" in name for name in found)
+    assert [name for name, grad in found.items() if not grad.isfinite().all()] == []

@@ -18,14 +18,18 @@ from safetensors.torch import load_file
 pytest.importorskip("font_roboto", reason="pip install '.[tiny]'")
 
 import train
-from clips import CLIP_TASKS, CODECS, encode
-from data import CLIP_NAMES, MAX_FRAMES, MIN_FRAMES, PICTURE_NAMES, TinyDataset, make_sample
-from drawing import COLOURS, NAMES, SHAPES, font_families, label, pairs, split_of
+from card import write_card
+from clips import CLIP_TASKS, CODECS, encode, motion
+from data import CLIP_NAMES, MAX_FRAMES, MAX_QUESTIONS, MIN_FRAMES, PICTURE_NAMES, TinyDataset, make_sample
+from drawing import COLOURS, NAMES, SHAPES, draw_text, font_families, label, pairs, split_of
 from evaluate import questions
 from model import tiny_config, tiny_tokenizer
-from optimizer import MuonAdamW
+from optimizer import MOST_LEFT_OUT, Muon, MuonAdamW
 from patches import PatchDataset, patch_labels
+from pictures import Item, relation_questions
 from PIL import Image
+
+from modeling_pvc import PVCForConditionalGeneration
 
 
 SPLITS = ("train", "validation", "test")
@@ -93,6 +97,8 @@ def test_what_is_shown_keeps_to_its_split(split):
         description = sample.questions[0][2]
         found = list(SAID.finditer(description))
         said = [f"{m['pair']} {m['fact']}" if m["pair"] else f"{m['ordered']} {m['order']}" for m in found]
+        if " characters " in description:
+            continue  # nine drawn characters: fonts alone are held out
         text = re.search(r"(?:number|code|sign) (\w+)", description)
         held = [split_of(fact) for fact in (*said, *(text.groups() if text else ()))]
         assert len(said) == len(re.findall(PAIR, description)), description
@@ -128,23 +134,84 @@ def test_the_needle_is_in_one_frame_alone():
 
 
 def test_training_conversations():
-    data = TinyDataset(length=40, turns=("image", "video"), run=1, seed=0)
-    kinds = [data[i]["messages"][0]["content"][0] for i in range(40)]
+    data = TinyDataset(length=40, turns=("image", "video"), run=1, seed=0, image_steps=(1, 2, 8))
+    rows = [data[i]["messages"] for i in range(40)]
+    kinds = [row[0]["content"][0] for row in rows]
     assert [block["type"] for block in kinds] == ["image", "video"] * 20
+    assert {block["image_steps"] for block in kinds[::2]} == {1, 2, 8}
     assert all(MIN_FRAMES <= block["num_frames"] <= MAX_FRAMES for block in kinds[1::2])
     assert len({block["num_frames"] for block in kinds[1::2]}) > 5
-    assert all(data[i]["messages"][-2]["content"][-1]["text"].startswith("Describe") for i in range(40))
+    assert all(row[-2]["content"][-1]["text"].startswith("Describe") for row in rows)
+    assert max(map(len, rows)) == 2 * (MAX_QUESTIONS + 1)
+
+
+def test_a_relation_is_asked_one_way():
+    """The other way round the answer would be given away by the first."""
+    relation = re.compile("Where is the (.+) seen from the (.+)[?]")
+    found = 0
+    for index in range(200):
+        found_here = [relation.match(question) for _, question, _ in make_sample("image", "train", 0, index).questions]
+        asked = [frozenset(match.groups()) for match in found_here if match]
+        assert len(set(asked)) == len(asked)
+        found += len(asked)
+    assert found > 100
+
+
+def test_a_relation_is_true():
+    places = {("red", "circle"): (0.2, 0.5), ("blue", "star"): (0.8, 0.6), ("red", "ring"): (0.7, 0.1)}
+    items = [Item(*name, *place, 0.1) for name, place in places.items()]
+    asked = list(relation_questions(random.Random(0), items, items[:1]))
+    assert asked == [("relation", "Where is the red circle seen from the blue star?", "left")]  # the ring is diagonal
+    both = dict(question[1:] for question in relation_questions(random.Random(0), items, items))
+    assert both.popitem() in (
+        ("Where is the blue star seen from the red ring?", "below"),
+        ("Where is the red ring seen from the blue star?", "above"),
+    )
+
+
+@pytest.mark.parametrize("horizontal", [True, False])
+def test_moving_shapes_are_told_by_their_lanes(horizontal):
+    """From the top, or from the left where they move up and down: an order that can be seen."""
+    orders = set()
+    for index in range(80):
+        frames, (description, *questions_) = motion(random.Random(index), "train", 8)
+        told = re.findall(rf"({PAIR}) moves (\w+)", description[2])
+        if len(told) == 1 or (told[0][1] in ("left", "right")) != horizontal:
+            continue
+        canvas = np.median([np.asarray(frame, int) for frame in frames], axis=0)
+        changed = np.max([np.abs(np.asarray(frame) - canvas).max(2) for frame in frames], axis=0) > 80
+        for position, (name, _) in enumerate(told):
+            rgb = np.array(COLOURS[name.split()[0]])
+            near = np.abs(np.asarray(frames[0], int) - rgb).max(2) < 40
+            centre = np.argwhere(near & changed)[:, 0 if horizontal else 1].mean()
+            assert (centre < frames[0].width / 2) == (position == 0)
+        orders.add(questions_[0][1].split(" the ")[1].startswith(told[0][0]))
+    assert orders == {True, False}  # which is asked about first says nothing
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_varied_hand_keeps_its_characters_in_the_picture(labelled):
+    for index in range(40):
+        rng = random.Random(index)
+        image = Image.new("RGB", (96, 128), (255, 255, 255))
+        labels = Image.new("L", image.size) if labelled else None
+        draw_text(rng, image, "train", "W4", "blue", labels)
+        dark = np.asarray(image).min(2) < 128
+        assert 20 < dark.sum() < dark.size / 2
+        if labelled:
+            assert {value for _, value in labels.getcolors()} <= {0, label("blue", "W"), label("blue", "4")}
+            assert (np.asarray(labels)[dark] > 0).mean() > 0.5  # blended edges and added weight have none
 
 
 def test_labels_of_patches_name_what_is_drawn():
     config = tiny_config(tiny_tokenizer()).vision_config
     data = PatchDataset(20, config, seed=0)
     for index in range(20):
-        sample, row = make_sample("image", "train", 0, index), data[index]
+        sample, row = make_sample("image", "train", 0, index, labelled=True), data[index]
         assert row["pixel_values"].shape == (3, 64, 64) and row["pixel_values"].dtype == torch.uint8
         found = {int(value) for value in row["labels"] if value}
         description = sample.questions[0][2]
-        if text := re.fullmatch(r"(\w+) (?:number|code) (\w+)", description):
+        if text := re.fullmatch(r"(\w+) (?:number|code|characters) (\w+)", description):
             told = {label(text[1], character) for character in text[2]}
         else:
             told = {label(*name.split()[:2]) for name in description.split(", ")}
@@ -189,6 +256,37 @@ def test_the_optimizer_goes_on_where_it_was_saved():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_muon_is_torchs():
+    """In bfloat16 to the last bit; matrices of one size go together."""
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(size)) for size in ((8, 32), (8, 32), (32, 8), (6, 6))]
+    theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    one = Muon(ours, lr=0.01, weight_decay=0.1, dtype=torch.bfloat16)
+    other = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for mine, its in zip(ours, theirs):
+            mine.grad = torch.randn_like(mine)
+            its.grad = mine.grad.clone()
+        one.step()
+        other.step()
+    for mine, its in zip(ours, theirs):
+        torch.testing.assert_close(mine, its, rtol=0, atol=1e-7)
+
+
+def test_a_step_without_a_finite_gradient_is_left_out():
+    model = torch.nn.Linear(4, 4)
+    optimizer = MuonAdamW(model, muon_lr=0.01, adamw_lr=0.01, weight_decay=0.1)
+    before = model.weight.detach().clone()
+    model.weight.grad = torch.full_like(before, torch.nan)
+    model.bias.grad = torch.zeros(4)
+    for _ in range(MOST_LEFT_OUT - 1):
+        with pytest.warns(UserWarning, match="not finite"):
+            optimizer.step()
+    assert torch.equal(model.weight, before)
+    with pytest.raises(FloatingPointError, match="lower learning rates"):
+        optimizer.step()
+
+
 def saved(state):
     file = io.BytesIO()
     torch.save(state, file)
@@ -202,18 +300,31 @@ def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
     def run(folder):
         arguments = ["train", str(folder), "--batch-size", "2", "--workers", "0", "--save-every", "2"]
-        arguments += [
-            f"--{stage}-steps={steps}"
-            for stage, steps in (("patches", 1), ("pictures", 1), ("mixed", 1), ("questions", 4))
-        ]
+        arguments += [f"--{stage}-steps={steps}" for stage, steps in (("patches", 1), ("pictures", 1), ("mixed", 4))]
         monkeypatch.setattr(sys, "argv", arguments)
         train.main()
         return load_file(folder / "model.safetensors")
 
     whole = run(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole" / "runs", tmp_path / "stopped" / "runs")
-    shutil.rmtree(tmp_path / "stopped" / "runs" / "questions" / "checkpoint-4")
-    assert (tmp_path / "stopped" / "runs" / "questions" / "checkpoint-2").is_dir()
+    shutil.rmtree(tmp_path / "stopped" / "runs" / "mixed" / "checkpoint-4")
+    assert (tmp_path / "stopped" / "runs" / "mixed" / "checkpoint-2").is_dir()
     resumed = run(tmp_path / "stopped")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     assert (tmp_path / "stopped" / "curves.png").is_file()
+
+
+def test_a_run_keeps_its_tokenizer(tmp_path, monkeypatch):
+    """The stored weights belong to its ids, also where the data have changed since."""
+    first = train.kept_tokenizer(tmp_path)
+    monkeypatch.setattr(train, "tiny_tokenizer", lambda: pytest.fail("a new tokenizer was made"))
+    assert train.kept_tokenizer(tmp_path).get_vocab() == first.get_vocab()
+
+
+def test_the_card_has_a_row_for_each_task_and_a_column_for_each_number_of_steps(tmp_path):
+    model = PVCForConditionalGeneration(tiny_config(tiny_tokenizer()))
+    pictures = {"pictures, 1 step": {"code": 0.5, "all": 0.5}, "pictures, 8 steps": {"code": 0.75, "all": 0.75}}
+    write_card(tmp_path, model, {**pictures, "clips": {"still": 1.0, "all": 1.0}}, "4 questions")
+    card = (tmp_path / "README.md").read_text()
+    assert "| task | pictures, 1 step | pictures, 8 steps |\n|---|---|---|\n| code | 50.0% | 75.0% |" in card
+    assert "| task | clips |\n|---|---|\n| still | 100.0% |" in card

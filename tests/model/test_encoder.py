@@ -1,6 +1,7 @@
 """The progressive encoder against a naive one: each clip on its own, repeated before the ViT, with explicit masks."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,14 @@ from conftest import randomize, small_config, small_model
 from torch.nn.functional import layer_norm, linear
 from torch.utils.flop_counter import FlopCounterMode
 
-from modeling_pvc import PVCForConditionalGeneration, PVCModel, PVCVisionModel, preset_config
+from modeling_pvc import (
+    PVCForConditionalGeneration,
+    PVCModel,
+    PVCVisionModel,
+    compat_pvc,
+    modeling_vision_pvc,
+    preset_config,
+)
 from modeling_pvc.modeling_vision_pvc import PVCStepModulation
 
 
@@ -347,3 +355,26 @@ def test_what_pvc_adds_starts_as_the_identity():
     added = {name: p for name, p in model.named_parameters() if "modulation" in name or "temporal_gate" in name}
     assert len(added) == 2 * 3 + 2
     assert not any(parameter.any() for parameter in added.values())
+
+
+def test_gradients_on_a_gpu_do_not_come_from_cudnns_kernel(monkeypatch):
+    """Its backward pass gives NaN for some lengths (pytorch/pytorch#196678)."""
+    on_gpu = SimpleNamespace(is_cuda=True)
+    with compat_pvc.finite_gradients(on_gpu):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.mem_efficient_sdp_enabled() and torch.backends.cuda.flash_sdp_enabled()
+    with torch.no_grad(), compat_pvc.finite_gradients(on_gpu):
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+    with compat_pvc.finite_gradients(frames(1)):
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+    encoder = make_encoder()
+    seen, attend = [], type(encoder.layers[-1].temporal_attention).attend
+
+    def watched(self, *args, **kwargs):
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return attend(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(encoder.layers[-1].temporal_attention), "attend", watched)
+    monkeypatch.setattr(modeling_vision_pvc, "finite_gradients", lambda states: compat_pvc.finite_gradients(on_gpu))
+    encoder(frames(2)).last_hidden_state.sum().backward()
+    assert seen == [False] * encoder.config.num_temporal_layers

@@ -10,10 +10,10 @@ from PIL import Image
 from test_encoder import frames, make_encoder, naive_encode_clip
 
 from modeling_pvc import PVCDataCollator, PVCPreferenceCollator, PVCProcessor, preset_processor
-from modeling_pvc.temporal_cache_pvc import interleaved_order, tile_runs
+from modeling_pvc.temporal_cache_pvc import TileOrder, interleaved_order, tile_runs
 
 
-COUNTS = [4, 1, 1, 8, 2]
+COUNTS = [4, 1, 1, 8, 2, 4, 1]
 
 
 def picture(seed, width=60, height=60):
@@ -60,6 +60,27 @@ def test_tiles_of_few_steps_share_rows_of_temporal_attention(implementation, sha
     output = encoder(tiles, image_steps=torch.tensor(counts)).last_hidden_state
     expected = [naive_encode_clip(encoder, tile[None].expand(n, -1, -1, -1)) for tile, n in zip(tiles, counts)]
     torch.testing.assert_close(output, torch.cat(expected), atol=1e-10, rtol=1e-10)
+
+
+def test_tiles_of_as_many_steps_are_encoded_together_wherever_they_stand():
+    counts = [1, 4, 1, 2, 4, 4, 1]
+    order = TileOrder(tile_runs(len(counts), torch.tensor(counts), 4))
+    assert order.runs == [(3, 1), (1, 2), (3, 4)]
+    frames_ = order.sort(torch.arange(len(counts) + 2))  # two frames of a video behind the tiles
+    assert frames_.tolist() == [0, 2, 6, 3, 1, 4, 5, 7, 8]
+    steps = torch.cat([frames_[i].repeat(n) for i, n in enumerate([1, 1, 1, 2, 4, 4, 4, 1, 1])])
+    assert order.restore(steps).tolist() == [0, 1, 1, 1, 1, 2, 3, 3, *[4] * 4, *[5] * 4, 6, 7, 8]
+
+
+@torch.no_grad()
+def test_what_is_recorded_in_the_layers_is_in_the_order_given():
+    encoder = make_encoder()
+    counts = torch.tensor([1, 2, 1, 2])
+    output = encoder(frames(4), image_steps=counts, output_hidden_states=True)
+    assert torch.equal(output.hidden_states[-1], output.last_hidden_state)
+    torch.testing.assert_close(
+        output.last_hidden_state, encoder(frames(4), image_steps=counts).last_hidden_state, atol=1e-10, rtol=1e-10
+    )
 
 
 @torch.no_grad()

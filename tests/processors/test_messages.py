@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import small_config
 from PIL import Image
-from transformers import AutoProcessor, pipeline
+from transformers import AutoProcessor, ProcessorMixin, pipeline
 
 from modeling_pvc import PVCImageProcessor, PVCProcessor, PVCVideoProcessor, preset_processor
 from modeling_pvc.tools.presets import byte_tokenizer
@@ -233,6 +233,18 @@ def test_several_turns_with_the_assistant_mask(processor, picture):
     inputs = encode(processor, messages, add_generation_prompt=False, return_assistant_tokens_mask=True)
     trained = inputs["input_ids"][inputs["assistant_masks"].bool()]
     assert processor.decode(trained) == "A picture.<|im_end|>Yes.<|im_end|>"
+
+
+def test_the_assistant_mask_is_made_of_numbers(processor, picture, monkeypatch):
+    """transformers compares the offsets of all tokens with all answers: a hundred times slower on tensors."""
+    if not hasattr(ProcessorMixin, name := "_adjust_assistant_masks_indices"):
+        pytest.skip("this transformers does it inside apply_chat_template")
+    seen = []
+    given = mock.Mock(side_effect=lambda out, *_: seen.append(type(out["offset_mapping"])) or out)
+    monkeypatch.setattr(ProcessorMixin, name, given)
+    messages = [*user({"type": "image", "path": str(picture)}, text()), {"role": "assistant", "content": "No."}]
+    encode(processor, messages, add_generation_prompt=False, return_assistant_tokens_mask=True)
+    assert seen == [list]
 
 
 def test_keys_that_data_sets_fill_with_none(processor, picture, clip):

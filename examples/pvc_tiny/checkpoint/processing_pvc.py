@@ -255,6 +255,12 @@ class PVCProcessor(ProcessorMixin):
         )
         return super().apply_chat_template(conversation, chat_template, tools, documents, *args, **kwargs)
 
+    def _adjust_assistant_masks_indices(self, processed_dict: dict[str, Any], *args):
+        """transformers' own, given numbers: it compares the offsets one by one, which tensors make slow."""
+        offsets = processed_dict["offset_mapping"]
+        processed_dict["offset_mapping"] = offsets.tolist() if hasattr(offsets, "tolist") else offsets
+        return super()._adjust_assistant_masks_indices(processed_dict, *args)
+
     def _check_template_reads(self, chat_template: str | None, conversation: list, **given: list | None) -> None:
         """Raises `ValueError` for what a template would drop without a word."""
         own = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}

@@ -266,6 +266,37 @@ def tile_runs(num_tiles: int, image_steps: torch.Tensor | None, image_repeats: i
     return [TileRun(len(list(run)), count) for count, run in itertools.groupby(counts)]
 
 
+class TileOrder:
+    """The tiles of a batch with those of equally many steps beside one another, and back to the order given.
+
+    `runs` are then as few as there are numbers of steps: each costs kernels of its own in every layer. With `as_given`
+    nothing is moved, for callers who see what happens in the layers.
+    """
+
+    def __init__(self, runs: list[TileRun], as_given: bool = False):
+        self.given = runs
+        self.order = list(range(len(runs)))
+        if not as_given and len({run.num_steps for run in runs}) < len(runs):
+            self.order.sort(key=lambda i: runs[i].num_steps)
+        by_steps = itertools.groupby((runs[i] for i in self.order), key=lambda run: run.num_steps)
+        self.runs = [TileRun(sum(run.num_tiles for run in same), num_steps) for num_steps, same in by_steps]
+
+    def sort(self, frames: torch.Tensor) -> torch.Tensor:
+        """[N, ...], the tiles first, in the order of `runs`."""
+        return self._moved(frames, [run.num_tiles for run in self.given], self.order)
+
+    def restore(self, steps: torch.Tensor) -> torch.Tensor:
+        """[S, ...], the steps of the tiles in the order of `runs` first, in the order given."""
+        sizes = [self.given[i].num_tiles * self.given[i].num_steps for i in self.order]
+        return self._moved(steps, sizes, sorted(range(len(self.order)), key=self.order.__getitem__))
+
+    def _moved(self, values: torch.Tensor, sizes: list[int], order: list[int]) -> torch.Tensor:
+        if order == sorted(order):
+            return values
+        parts = values.split([*sizes, values.shape[0] - sum(sizes)])
+        return torch.cat([*(parts[i] for i in order), parts[-1]])
+
+
 def interleaved_order(side: int, phase: int, num_steps: int, device: torch.device) -> torch.Tensor:
     """int[num_steps * side * side], a tile's tokens, step after step, in the raster order of a finer grid.
 
