@@ -7,10 +7,10 @@
 Three stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a ViT
 that can see. `pictures` teaches the whole model to describe and to answer, `mixed` goes on with clips of 6 to 16
 frames among the pictures. The compressor starts from coarse to fine, and each picture gets 1, 2, 4 or 8 steps, so that
-the one checkpoint can be used with any of them. An interrupted run goes on where it stopped when the command is given again,
-with the tokenizer of its first start. On a CPU machine with as many cores the same seed gives the same weights, to the
-last bit. The folder gets the model with code and processor, `curves.png`, and checkpoints and TensorBoard files under
-`runs/`.
+the one checkpoint can be used with any of them. An interrupted run goes on where it stopped when the command is given
+again, with the tokenizer of its first start. On a CPU machine with as many cores the same seed gives the same weights,
+to the last bit. The folder gets the model with code and processor, `curves.png`, and checkpoints and TensorBoard files
+under `runs/`.
 """
 
 import argparse
