@@ -15,9 +15,9 @@ import paths
 
 # isort: split
 import torch
-from data import TinyDataset
+from data import TinyDataset, names_of
 from drawing import COLOURS, GRID, background, contrasting_light, font, jitter
-from evaluate import TASKS, questions
+from evaluate import questions
 from pictures import CHARACTERS
 from PIL import ImageDraw
 from torch.nn.utils.rnn import pad_sequence
@@ -75,7 +75,7 @@ def held_out_questions(task: str, seed: int, count: int) -> list[list[dict]]:
         frames = int(task.removeprefix("still-"))
         return [still_question("test", seed, index, frames) for index in range(count)]
     kind = KINDS[task]
-    asked = questions(kind, "test", seed, -(-count // len(TASKS[kind])))
+    asked = questions(kind, "test", seed, -(-count // len(names_of(kind, detail=False))))
     return [_answer(messages, answer) for _, messages, answer in asked]
 
 
