@@ -14,7 +14,6 @@ under `runs/`.
 """
 
 import argparse
-import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -45,8 +44,8 @@ class Stage(NamedTuple):
 
 
 STAGES = {
-    "pictures": Stage(800, ("image",), "constant_with_warmup"),
-    "mixed": Stage(2200, ("image", "image", "image", "video"), "cosine"),
+    "pictures": Stage(600, ("image",), "constant_with_warmup"),
+    "mixed": Stage(2000, ("image", "image", "video"), "cosine"),
 }
 
 
@@ -151,11 +150,10 @@ def main() -> None:
     parser.add_argument("--muon-lr", type=float, default=3e-3)
     parser.add_argument("--adamw-lr", type=float, default=1e-3)
     parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints (default: 500)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw and encode (default: 2)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw and encode (default: 1)")
     options = parser.parse_args()
     set_seed(options.seed)
     torch.backends.cuda.enable_cudnn_sdp(False)  # its gradients may be NaN on Hopper GPUs: pytorch/pytorch#196678
-    torch.set_num_threads(max(1, os.cpu_count() - options.workers))
 
     tokenizer = kept_tokenizer(options.folder / "runs" / "tokenizer")
     model = initialize(tiny_config(tokenizer))

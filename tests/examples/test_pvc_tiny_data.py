@@ -299,7 +299,6 @@ def saved(state):
 
 def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     """All stages, stopped in the last one after a checkpoint; the weights are those of a run without the stop."""
-    monkeypatch.setattr(train.torch, "set_num_threads", lambda threads: None)  # it would stay for other tests
 
     def run(folder):
         arguments = ["train", str(folder), "--batch-size", "2", "--workers", "0", "--save-every", "2"]
