@@ -4,6 +4,8 @@
     python examples/pvc_tiny/train.py pvc-tiny [--seed 0]                               # on a CPU
     python examples/pvc_tiny/train.py pvc-tiny --batch-size 128 --workers 14            # on a GPU beside 16 CPUs
 
+On two threads of a CPU with AVX2 that is 2.3 hours, computed from the first steps' times.
+
 Three stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a ViT
 that can see. `pictures` teaches the whole model to describe and to answer, `mixed` goes on with clips of 6 to 16
 frames among the pictures. The compressor starts from coarse to fine, and each picture gets 1, 2, 4 or 8 steps, so that
