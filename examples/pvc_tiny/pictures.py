@@ -159,12 +159,11 @@ def relation_questions(rng: random.Random, items: list[Item], asked: list[Item])
     names = [item.name for item in items]
     for pair in itertools.combinations((item for item in items if names.count(item.name) == 1), 2):
         targets = [item for item in pair if item in asked]
-        one, other = pair
-        across, along = abs(one.x - other.x), abs(one.y - other.y)
+        across, along = abs(pair[0].x - pair[1].x), abs(pair[0].y - pair[1].y)
         if not targets or max(across, along) < 1.5 * min(across, along):
             continue  # diagonal
         target = rng.choice(targets)
-        other = one if target is other else other
+        other = pair[0] if target is pair[1] else pair[1]
         if across > along:
             answer = "left" if target.x < other.x else "right"
         else:

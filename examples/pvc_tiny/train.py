@@ -16,7 +16,7 @@ under `runs/`.
 """
 
 import argparse
-import time
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,12 @@ from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, Trai
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_pvc import PVCConfig, PVCDataCollator, PVCForConditionalGeneration, start_compressor
+from modeling_pvc.compat_pvc import whole_folder
+
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from limits import quicker_dtype
 
 
 IMAGE_STEPS = (1, 2, 4, 8)
@@ -54,7 +60,7 @@ STAGES = {
 class Validation(TrainerCallback):
     """Logs the accuracy on a few validation questions every `every` steps."""
 
-    def __init__(self, processor, clips: bool, every: int = 2000, count: int = 20):
+    def __init__(self, processor, clips: bool, every: int = 1000, count: int = 20):
         self.processor, self.clips, self.every, self.count = processor, clips, every, count
         self.trainer: Trainer | None = None
 
@@ -84,42 +90,26 @@ def initialize(config: PVCConfig) -> PVCForConditionalGeneration:
 def kept_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The folder's tokenizer, or one that is made and put there: a run's weights belong to its tokenizer's ids."""
     if not (folder / "tokenizer.json").is_file():
-        tiny_tokenizer().save_pretrained(folder)
+        with whole_folder(folder) as unfinished:
+            tiny_tokenizer().save_pretrained(unfinished)
     return PreTrainedTokenizerFast.from_pretrained(folder)
-
-
-def quicker_dtype() -> torch.dtype:
-    """Of products on the device that trains: CPUs without instructions for bfloat16 are ten times slower in it."""
-
-    def seconds(dtype: torch.dtype) -> float:
-        x, weight = torch.ones(4096, 128, dtype=dtype), torch.ones(128, 512, dtype=dtype)
-        x @ weight
-        began = time.perf_counter()
-        for _ in range(10):
-            x @ weight
-        return time.perf_counter() - began
-
-    if torch.cuda.is_available() or seconds(torch.bfloat16) < seconds(torch.float32):
-        return torch.bfloat16
-    return torch.float32
 
 
 def train(name: str, model, data, options: argparse.Namespace, batch_size: int, schedule: str, processor=None):
     """Trains a stage and returns the log; goes on from the stage's last checkpoint if there is one."""
-    dtype = quicker_dtype()
     arguments = TrainingArguments(
         output_dir=str(options.folder / "runs" / name),
         max_steps=len(data) // batch_size,
         per_device_train_batch_size=batch_size,
         lr_scheduler_type=schedule,
         warmup_steps=200,
-        bf16=dtype == torch.bfloat16,
+        bf16=options.dtype == torch.bfloat16,
         train_sampling_strategy="sequential",
         dataloader_num_workers=options.workers,
         dataloader_prefetch_factor=4 if options.workers else None,
         remove_unused_columns=False,
         logging_steps=50,
-        logging_nan_inf_filter=False,  # it would wait for the device at every step
+        logging_nan_inf_filter=False,  # what is not finite is to be seen
         save_steps=options.save_every,
         save_total_limit=2,
         report_to="tensorboard",
@@ -133,7 +123,7 @@ def train(name: str, model, data, options: argparse.Namespace, batch_size: int, 
         train_dataset=data,
         data_collator=PVCDataCollator(processor) if processor else None,
         callbacks=validation,
-        optimizers=(MuonAdamW(model, options.muon_lr, options.adamw_lr, 0.05, dtype), None),
+        optimizers=(MuonAdamW(model, options.muon_lr, options.adamw_lr, 0.05, options.dtype), None),
     )
     for callback in validation:
         callback.trainer = trainer
@@ -159,6 +149,7 @@ def main() -> None:
 
     tokenizer = kept_tokenizer(options.folder / "runs" / "tokenizer")
     model = initialize(tiny_config(tokenizer))
+    options.dtype = quicker_dtype(model.config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     processor = tiny_processor(model.config, tokenizer)
     size = 2 * options.batch_size
     data = PatchDataset(options.patches_steps * size, model.config.vision_config, options.seed)
