@@ -278,7 +278,7 @@ class TileOrder:
         self.order = list(range(len(runs)))
         if not as_given and len({run.num_steps for run in runs}) < len(runs):
             self.order.sort(key=lambda i: runs[i].num_steps)
-        by_steps = itertools.groupby((runs[i] for i in self.order), key=lambda run: run.num_steps)
+        by_steps = itertools.groupby([runs[i] for i in self.order], key=lambda run: run.num_steps)
         self.runs = [TileRun(sum(run.num_tiles for run in same), num_steps) for num_steps, same in by_steps]
 
     def sort(self, frames: torch.Tensor) -> torch.Tensor:
