@@ -21,7 +21,6 @@ import numpy as np
 import torch
 import transformers
 from clips import CLIP_TASKS
-from data import kinds_of
 from drawing import DESCRIBE_CLIP
 from tables import markdown, write_section
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -48,7 +47,7 @@ CANDIDATES = {**POLICIES, "evenly spread": evenly_spread}
 
 def make_clip(seed: int, index: int) -> Clip:
     rng = random.Random(f"still/{seed}/{index}")
-    frames, questions = rng.choice(kinds_of(CLIP_TASKS, detail=False))(rng, "test", rng.randint(6, 16))
+    frames, questions = rng.choice(list(CLIP_TASKS))(rng, "test", rng.randint(6, 16))
     times = dict.fromkeys(range(len(frames)), 1)
     still = rng.sample(range(len(frames)), STILL_PARTS)
     for i in range(LENGTH - len(frames)):

@@ -75,7 +75,7 @@ def held_out_questions(task: str, seed: int, count: int) -> list[list[dict]]:
         frames = int(task.removeprefix("still-"))
         return [still_question("test", seed, index, frames) for index in range(count)]
     kind = KINDS[task]
-    asked = questions(kind, "test", seed, -(-count // len(names_of(kind, detail=False))))
+    asked = questions(kind, "test", seed, -(-count // len(names_of(kind))))
     return [_answer(messages, answer) for _, messages, answer in asked]
 
 

@@ -28,7 +28,7 @@ colour, shape and place, direction, order or count were kept out of training.
 
 {tables}
 
-Measured with `python examples/pvc_tiny/evaluate.py FOLDER --image-steps 1 2 4 8 --detail --card`; another `--seed`
+Measured with `python examples/pvc_tiny/evaluate.py FOLDER --image-steps 1 2 4 8 --card`; another `--seed`
 makes other questions.
 
 ## Training

@@ -206,3 +206,5 @@ CLIP_TASKS = {
     needle: ("needle",),
     still: ("still",),
 }
+# what has to be followed through the clip is learned last, and comes more often
+CLIP_WEIGHTS = {motion: 3, order: 1, flashes: 2, appearance: 3, needle: 3, still: 1}

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clips import CLIP_TASKS, encode, still
+from clips import CLIP_TASKS, CLIP_WEIGHTS, encode
 from drawing import DESCRIBE, DESCRIBE_CLIP, SPLITS
 from pictures import PICTURE_TASKS, character_picture, shape_picture, text_picture
 from PIL import Image
 from torch.utils.data import Dataset
 
 
-DETAIL = (character_picture, still)  # kinds that the repository's checkpoint was not trained on
 MIN_FRAMES, MAX_FRAMES = 6, 16  # the paper draws 16 to 96 frames per clip
 PICTURE_WEIGHTS = {text_picture: 4, character_picture: 2, shape_picture: 4}
 MAX_QUESTIONS = 8  # of a training conversation, before the description
@@ -46,37 +45,33 @@ class Sample:
         return {"type": self.kind, self.kind: self.media, **options}
 
 
-def kinds_of(tasks: dict[Callable, tuple[str, ...]], detail: bool) -> list[Callable]:
-    """Of `PICTURE_TASKS` or `CLIP_TASKS`, with those of `DETAIL` or without."""
-    return [kind for kind in tasks if detail or kind not in DETAIL]
+def drawn(rng: random.Random, weights: dict[Callable, int]) -> Callable:
+    """A kind of picture or clip."""
+    [make] = rng.choices(list(weights), list(weights.values()))
+    return make
 
 
-def names_of(kind: str, detail: bool) -> tuple[str, ...]:
+def names_of(kind: str) -> tuple[str, ...]:
     """The tasks that are asked about pictures (`image`) or clips (`video`)."""
     tasks, described = (PICTURE_TASKS, DESCRIBE) if kind == "image" else (CLIP_TASKS, DESCRIBE_CLIP)
-    return (*(name for make in kinds_of(tasks, detail) for name in tasks[make]), described)
+    return (*(name for names in tasks.values() for name in names), described)
 
 
-def make_picture(rng: random.Random, split: str, labelled: bool, detail: bool) -> Sample:
-    kinds = kinds_of(PICTURE_TASKS, detail)
-    [make] = rng.choices(kinds, [PICTURE_WEIGHTS[kind] for kind in kinds])
-    image, labels, questions = make(rng, split, labelled)
+def make_picture(rng: random.Random, split: str, labelled: bool) -> Sample:
+    image, labels, questions = drawn(rng, PICTURE_WEIGHTS)(rng, split, labelled)
     return Sample("image", image, 1, questions, labels)
 
 
-def make_clip(rng: random.Random, split: str, detail: bool) -> Sample:
+def make_clip(rng: random.Random, split: str) -> Sample:
     num_frames = round(rng.triangular(MIN_FRAMES, MAX_FRAMES, MIN_FRAMES))
-    frames, questions = rng.choice(kinds_of(CLIP_TASKS, detail))(rng, split, num_frames)
+    frames, questions = drawn(rng, CLIP_WEIGHTS)(rng, split, num_frames)
     return Sample("video", encode(rng, frames), num_frames, questions)
 
 
-def make_sample(kind: str, split: str, seed: int, index: int, labelled: bool = False, detail: bool = False) -> Sample:
-    """The picture (`kind="image"`, `labelled` or not) or clip (`"video"`) number `index` of a split.
-
-    With `detail` there are nine characters in some pictures, and clips in which they stay.
-    """
+def make_sample(kind: str, split: str, seed: int, index: int, labelled: bool = False) -> Sample:
+    """The picture (`kind="image"`, `labelled` or not) or clip (`"video"`) number `index` of a split."""
     rng = random.Random(f"{split}/{seed}/{kind}/{index}")
-    return make_picture(rng, split, labelled, detail) if kind == "image" else make_clip(rng, split, detail)
+    return make_picture(rng, split, labelled) if kind == "image" else make_clip(rng, split)
 
 
 def conversation(
@@ -109,7 +104,7 @@ class TinyDataset(Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = make_sample(self.turns[index // self.run % len(self.turns)], "train", self.seed, index, detail=True)
+        sample = make_sample(self.turns[index // self.run % len(self.turns)], "train", self.seed, index)
         rng = random.Random(index)
         description, *others = sample.questions
         asked = [] if rng.random() < 0.2 else rng.sample(others, min(MAX_QUESTIONS, len(others)))

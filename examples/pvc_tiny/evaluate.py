@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Accuracy of any checkpoint folder on pvc-tiny's held-out pictures and clips, per task.
 
-    python examples/pvc_tiny/evaluate.py FOLDER [--count 100] [--image-steps 1 2 4 8] [--detail] [--card]
+    python examples/pvc_tiny/evaluate.py FOLDER [--count 100] [--image-steps 1 2 4 8] [--card]
 
 An answer counts if the greedy answer equals the truth. A fresh seed makes fresh samples.
 """
@@ -27,15 +27,13 @@ MAX_ANSWER = 40  # tokens: a description of four shapes
 Shares = dict[str, float]  # of right answers per task, and their mean under "all"
 
 
-def questions(
-    kind: str, split: str, seed: int, count: int, detail: bool = False
-) -> Iterator[tuple[str, list[dict], str]]:
+def questions(kind: str, split: str, seed: int, count: int) -> Iterator[tuple[str, list[dict], str]]:
     """`count` questions of every task of the kind -> (task, messages, answer)."""
-    missing = dict.fromkeys(names_of(kind, detail), count)
+    missing = dict.fromkeys(names_of(kind), count)
     for index in itertools.count():
         if not any(missing.values()):
             return
-        sample = make_sample(kind, split, seed, index, detail=detail)
+        sample = make_sample(kind, split, seed, index)
         for question in sample.questions:
             task, _, answer = question
             if missing.get(task):
@@ -54,10 +52,10 @@ def answers(model, processor, conversations: list[list[dict]]) -> list[str]:
     return processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def accuracy(model, processor, kind: str, split: str, seed: int, count: int, detail: bool = False) -> Shares:
+def accuracy(model, processor, kind: str, split: str, seed: int, count: int) -> Shares:
     """Share of right answers to `count` questions of every task about pictures (`image`) or clips (`video`)."""
-    right = dict.fromkeys(names_of(kind, detail), 0)
-    asked = iter(tqdm(questions(kind, split, seed, count, detail), kind, total=count * len(right)))
+    right = dict.fromkeys(names_of(kind), 0)
+    asked = iter(tqdm(questions(kind, split, seed, count), kind, total=count * len(right)))
     while batch := list(itertools.islice(asked, BATCH_SIZE)):
         tasks, conversations, truths = zip(*batch, strict=True)
         for task, answer, truth in zip(tasks, answers(model, processor, list(conversations)), truths, strict=True):
@@ -82,7 +80,6 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="questions per task (default: 100)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--image-steps", type=int, nargs="+", help="of a picture (default: the checkpoint's)")
-    parser.add_argument("--detail", action="store_true", help="nine characters and still clips, too")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     parser.add_argument(
@@ -92,9 +89,7 @@ def main() -> None:
     model = AutoModelForImageTextToText.from_pretrained(options.model, trust_remote_code=True).eval()
     processor = AutoProcessor.from_pretrained(options.model, trust_remote_code=True)
     steps = options.image_steps or [processor.image_repeats]
-    result = measure(
-        model.to(options.device), processor, steps, options.split, options.seed, options.count, options.detail
-    )
+    result = measure(model.to(options.device), processor, steps, options.split, options.seed, options.count)
     for name, shares in result.items():
         print(name)
         for task, share in shares.items():
@@ -103,7 +98,7 @@ def main() -> None:
         asked = f"split {options.split}, seed {options.seed}, {options.count} questions per task"
         write_card(Path(options.model), model, result, asked)
     if options.json:
-        asked_of = {name: getattr(options, name) for name in ("model", "split", "seed", "count", "detail")}
+        asked_of = {name: getattr(options, name) for name in ("model", "split", "seed", "count")}
         with whole_file(options.json) as unfinished:
             unfinished.write_text(json.dumps({**asked_of, "accuracy": result}, indent=1))
 

@@ -41,7 +41,7 @@ class PatchDataset(Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        sample = make_sample("image", "train", self.seed, index, labelled=True, detail=True)
+        sample = make_sample("image", "train", self.seed, index, labelled=True)
         frame = sample.media.resize((self.config.image_size, self.config.image_size), Image.Resampling.BICUBIC)
         pixels = torch.from_numpy(np.array(frame)).permute(2, 0, 1)
         return {"pixel_values": pixels, "labels": patch_labels(sample.labels, self.config)}

@@ -68,7 +68,7 @@ class Validation(TrainerCallback):
         if state.global_step % self.every == 0:
             model.eval()
             kinds = ("image", "video") if self.clips else ("image",)
-            result = {kind: accuracy(model, self.processor, kind, "validation", 0, self.count, True) for kind in kinds}
+            result = {kind: accuracy(model, self.processor, kind, "validation", 0, self.count) for kind in kinds}
             model.train()
             self.trainer.log(
                 {f"accuracy/{kind}/{task}": share for kind in kinds for task, share in result[kind].items()}
