@@ -53,7 +53,7 @@ class Stage(NamedTuple):
 
 STAGES = {
     "pictures": Stage(600, ("image",), "constant_with_warmup"),
-    "mixed": Stage(2000, ("image", "image", "video"), "cosine"),
+    "mixed": Stage(2000, ("image", "video", "video"), "cosine"),
 }
 
 

@@ -157,21 +157,21 @@ def screenshot(page, name: str) -> None:
 def test_examples_are_answered_rightly_and_show_their_costs(visit):
     with visit() as page:
         page.get_by_role("button", name="Read the number.").click()
-        see(page, "#conversation", "279")
+        see(page, "#conversation", "687")
         see(page, "#status", "answered")
         page.get_by_role("button", name="Which shape comes last?").click()
-        see(page, "#conversation", "blue square")
-        see(page, "#costs", "36 visual tokens; InternVL takes 144")
+        see(page, "#conversation", "green square")
+        see(page, "#costs", "40 visual tokens; InternVL takes 160")
         see(page, "#costs", "0.00, 0.50, 1.00")
         see(page, "#times", "for each of")
-        see(page, "#heat", "step 3, 1.50 s")  # where the first shape comes
+        see(page, "#heat", "step 4, 2.00 s")  # where the first shape comes
         slider = page.locator("#step input[type=range]")
         slider.focus()
         page.keyboard.press("ArrowRight")
-        see(page, "#heat", "step 4, 2.00 s")
-        assert "step 4" in page.locator("#heat img").get_attribute("alt")
+        see(page, "#heat", "step 5, 2.50 s")
+        assert "step 5" in page.locator("#heat img").get_attribute("alt")
         page.keyboard.press("ArrowLeft")
-        see(page, "#heat", "step 3, 1.50 s")
+        see(page, "#heat", "step 4, 2.00 s")
         screenshot(page, "demo-chat.png")
         page.set_viewport_size(NARROW)
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
@@ -184,7 +184,7 @@ def test_what_is_dropped_is_answered_taken_back_and_gone_afterwards(visit, serve
     with visit(NARROW) as page:
         for file, kind, question, answer in (
             (picture, "image/png", "Count the shapes.", "3"),
-            (clip, "video/mp4", "Which shape comes first?", "purple triangle"),
+            (clip, "video/mp4", "Which shape comes first?", "red triangle"),
         ):
             drop(page, "#question textarea", file, kind)
             page.locator("#question .thumbnail-item, #question .thumbnail-wrapper").first.wait_for()
@@ -194,14 +194,14 @@ def test_what_is_dropped_is_answered_taken_back_and_gone_afterwards(visit, serve
             see(page, "#conversation", answer)
             see(page, "#costs", file.name)
         ask(page, "Which shape comes last?")  # of the turn before
-        see(page, "#conversation", "blue square")
+        see(page, "#conversation", "green square")
         see(page, "#status", "answered")
         page.get_by_role("button", name="Undo the last turn").click()
         see(page, "#status", "taken back")
-        playwright.expect(page.locator("#conversation")).not_to_contain_text("blue square")
+        playwright.expect(page.locator("#conversation")).not_to_contain_text("green square")
         assert "dropped.png" in server.files()
         page.get_by_role("button", name="Start anew").click()
-        playwright.expect(page.locator("#conversation")).not_to_contain_text("purple triangle")
+        playwright.expect(page.locator("#conversation")).not_to_contain_text("red triangle")
     for _ in range(100):
         if not {"dropped.png", "dropped.mp4"} & set(server.files()):
             return
@@ -213,13 +213,13 @@ def test_a_clip_streams_and_is_asked_about_meanwhile(visit):
     with visit() as page:
         page.get_by_role("tab", name="Stream").click()
         page.get_by_role("button", name="Play the example").click()
-        see(page, "#stream-state", re.compile(r"frame [4-9] at"))
+        see(page, "#stream-state", re.compile(r"frame [6-9] at"))
         page.get_by_label("Ask about the frames so far").fill("Which shape comes first?")
         page.get_by_role("button", name="Ask", exact=True).click()
-        see(page, "#stream-answers", "purple triangle")
-        see(page, "#stream-state", "frame 9 at 4.00 s")
-        see(page, "#stream-state", "The model sees 9 of 9 frames")
-        playwright.expect(page.locator(".pvc-frames li")).to_have_count(9)
+        see(page, "#stream-answers", "red triangle")
+        see(page, "#stream-state", "frame 10 at 4.50 s")
+        see(page, "#stream-state", "The model sees 10 of 10 frames")
+        playwright.expect(page.locator(".pvc-frames li")).to_have_count(10)
         playwright.expect(page.locator("#curve canvas, #curve svg.marks").first).to_be_visible()
         screenshot(page, "demo-stream.png")
 
@@ -315,7 +315,7 @@ def test_the_space_serves_the_checkpoint_beside_it(tmp_path, browser):
         page = browser.new_page()
         page.goto(server.address)
         page.get_by_role("button", name="Read the number.").click()
-        see(page, "#conversation", "279")
+        see(page, "#conversation", "687")
         page.close()
 
 
@@ -323,14 +323,14 @@ def test_two_visitors_share_nothing(visit):
     with visit() as first, visit() as second:
         first.get_by_role("button", name="Read the number.").click()
         second.get_by_role("button", name="Which moves faster").click()
-        see(first, "#conversation", "279")
+        see(first, "#conversation", "687")
         see(second, "#conversation", "green star")
         see(first, "#costs", "number.png")
         see(second, "#costs", "motion.mp4")
         first.get_by_role("button", name="Undo the last turn").click()
         see(first, "#status", "taken back")
         see(second, "#conversation", "green star")
-        playwright.expect(second.locator("#conversation")).not_to_contain_text("279")
+        playwright.expect(second.locator("#conversation")).not_to_contain_text("687")
 
 
 def test_everything_has_a_name_and_no_answer_leaves_the_machine(visit, server):

@@ -27,9 +27,9 @@ def test_the_tour(monkeypatch):
     nbclient.NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(ROOT)}}).execute()
     load, ask, count, plot, stream, lora, push = (cell for cell in notebook.cells if cell.cell_type == "code")
     assert int(printed(load)) > 2_000_000
-    assert printed(ask).split("\n")[:2] == ["purple triangle", "blue square"]
-    assert printed(count).splitlines()[2].split()[-5:] == ["9", "frames", "9", "36", "144"]
+    assert printed(ask).split("\n")[:2] == ["red triangle", "green square"]
+    assert printed(count).splitlines()[2].split()[-5:] == ["10", "frames", "10", "40", "160"]
     assert any("image/png" in output.get("data", {}) for output in plot.outputs)
-    assert "frame 9: novelty" in printed(stream) and "'purple triangle'" in printed(stream)
+    assert "frame 10: novelty" in printed(stream) and "'red triangle'" in printed(stream)
     assert 0 < float(printed(lora).split()[-1]) < 10
     assert "problems: []" in printed(push) and "'model.safetensors'" in printed(push)
