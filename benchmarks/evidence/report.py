@@ -92,6 +92,18 @@ def table(header: list[str], lines: list[list[str]]) -> str:
     return markdown(header, lines) if lines else "Not yet measured."
 
 
+def checkpoint_table() -> str:
+    """What is read with 1 to 16 steps or frames: numbers as columns, pictures and clips as rows."""
+    groups = by_variant(results("checkpoint"))
+    shown = dict.fromkeys(variant.rpartition(", ")[0] for variant in groups)
+    lines, numbers = [], dict.fromkeys(map(asked_of, groups))
+    for name in shown:
+        rows = [groups[f"{name}, {number}"] for number in numbers]
+        lines.append([name, *(mean_and_spread(row, "answers") for row in rows)])
+        lines.append(["more than one", "", *(difference(row, rows[0]) for row in rows[1:])])
+    return table(["", *numbers], lines)
+
+
 def clips_table() -> str:
     lines = [
         [
@@ -185,6 +197,7 @@ def main() -> None:
     write_section(page, "parts", paired_table(parts, {"more than the whole": lambda name: SWITCH.name}, parts))
     per_frame = {"more than per frame": lambda name: f"a still clip, per frame, {asked_of(name)}"}
     write_section(page, "still", paired_table(still, per_frame, still))
+    write_section(page, "checkpoint", checkpoint_table())
     write_section(page, "clips", clips_table())
     write_section(page, "conversion", conversion_table())
     draw_figure(FIGURE)

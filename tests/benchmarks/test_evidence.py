@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip("font_roboto", reason="pip install '.[tiny]'")
 
+import checkpoint
 import conversion_start
 import learning
 import measure
@@ -155,6 +156,27 @@ def test_differences_are_paired_by_question_and_seed():
     assert report.difference(better[:1], worse[1:]) == ""
     lines = report.paired_table(better + worse, {"more than b": lambda name: "b"}, better + worse).splitlines()
     assert "+25.0" in lines[2] and lines[3].split("|")[3].strip() == "" and lines[2].endswith("| 0, 1 |")
+
+
+def test_the_checkpoint_is_asked_at_each_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "NUMBERS", (1, 4))
+    monkeypatch.setattr("sys.argv", ["checkpoint", "--questions", "3", "--results", str(tmp_path)])
+    checkpoint.main()
+    rows = json.loads((tmp_path / "checkpoint.json").read_text())["rows"]
+    names = ["a picture, steps, 1", "a picture, steps, 4", "a still clip, frames, 1", "a still clip, frames, 4"]
+    assert [row["variant"] for row in rows] == names
+    assert all(len(row["right"]) == 3 and row["answers"] == row["right"].count("1") / 3 for row in rows)
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    header, _, picture, more, *_ = report.checkpoint_table().splitlines()
+    assert [cell.strip() for cell in header.split("|")[2:-1]] == ["1", "4"]
+    assert picture.startswith("| a picture, steps |") and " ± " in more.split("|")[3]
+
+
+def test_more_steps_and_frames_are_what_a_checkpoint_is_asked_with():
+    for show, option in ((checkpoint.picture, "image_steps"), (checkpoint.still_clip, "num_frames")):
+        blocks = [show(5, number)[0]["content"][0] for number in (1, 8)]
+        assert [block[option] for block in blocks] == [1, 8]
+    assert [len(checkpoint.still_clip(5, number)[0]["content"][0]["video"]) for number in (1, 8)] == [1, 8]
 
 
 def test_report(tmp_path, monkeypatch):
