@@ -16,7 +16,7 @@ import paths
 # isort: split
 import torch
 from evaluate import BATCH_SIZE, answers
-from harness import environment
+from limits import environment
 from measure import store
 from pools import detail_question, still_question
 from tqdm import tqdm

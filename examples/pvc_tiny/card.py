@@ -11,7 +11,7 @@ BODY = """\
 
 A PVC model ([arXiv 2412.09613](https://arxiv.org/abs/2412.09613)) of {parameters:,} parameters, trained from scratch
 on drawn pictures and clips, for demos and tests. It knows nothing else: no photographs, no words beyond the questions
-of its data.
+of its data, no conversation about more than one picture or clip.
 
 | | |
 |---|---|

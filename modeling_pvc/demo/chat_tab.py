@@ -133,13 +133,13 @@ class ChatTab:
         return session.asked, '<div role="status">waiting for its turn…</div>'
 
     def ask_example(self, example: Example) -> Any:
-        """What a click on an example does."""
+        """What a click on an example does: it begins a conversation of its own."""
 
         def ask(
             turn: int, frames: int, tiles: int, steps: int, budget: int, length: int, request: gr.Request
         ) -> Iterator[dict]:
             box = {"text": example.question, "files": [str(example.path)]}
-            yield from self._turn(request, turn, box, Options(frames, tiles, steps, budget, length))
+            yield from self._turn(request, turn, box, Options(frames, tiles, steps, budget, length), anew=True)
 
         return ask
 
@@ -152,11 +152,13 @@ class ChatTab:
         self.sessions[request.session_hash].files |= {Path(file) for file in box["files"]}
         yield from self._turn(request, turn, box, Options(frames, tiles, steps, budget, length))
 
-    def _turn(self, request: gr.Request, turn: int, box: dict, chosen: Options) -> Iterator[dict]:
+    def _turn(self, request: gr.Request, turn: int, box: dict, chosen: Options, anew: bool = False) -> Iterator[dict]:
         session = self.sessions[request.session_hash]
         if not session.begin_turn(turn):
             yield {self.status: '<div role="status">stopped before it began</div>'}
             return
+        if anew:
+            self._forget(session)
         question, files = (box["text"] or "").strip(), list(box["files"])
         if not question:
             raise gr.Error("Write a question to go with the picture or clip.")
@@ -251,12 +253,16 @@ class ChatTab:
     def start_anew(self, request: gr.Request) -> tuple[list, str]:
         session = self.sessions[request.session_hash]
         session.stop_turns()
+        self._forget(session)
+        return session.shown, '<div role="status">ready</div>'
+
+    def _forget(self, session: Session) -> None:
+        """Ends the conversation, on the page and in the model's cache."""
         first = session.chats[-1].fork()
         first.reset()
         session.chats.clear()
         session.chats.append(first)
         session.shown, session.shown_at, session.steps = [], [], []
-        return session.shown, '<div role="status">ready</div>'
 
     def show_step(self, medium: str | None, step: float, request: gr.Request) -> str:
         return step_html(self.sessions[request.session_hash].steps, medium, int(step))

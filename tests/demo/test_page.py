@@ -161,6 +161,7 @@ def test_examples_are_answered_rightly_and_show_their_costs(visit):
         see(page, "#status", "answered")
         page.get_by_role("button", name="Which shape comes last?").click()
         see(page, "#conversation", "green square")
+        playwright.expect(page.locator("#conversation")).not_to_contain_text("687")  # a conversation of its own
         see(page, "#costs", "40 visual tokens; InternVL takes 160")
         see(page, "#costs", "0.00, 0.50, 1.00")
         see(page, "#times", "for each of")
