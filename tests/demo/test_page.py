@@ -165,14 +165,14 @@ def test_examples_are_answered_rightly_and_show_their_costs(visit):
         see(page, "#costs", "40 visual tokens; InternVL takes 160")
         see(page, "#costs", "0.00, 0.50, 1.00")
         see(page, "#times", "for each of")
-        see(page, "#heat", "step 4, 2.00 s")  # where the first shape comes
+        see(page, "#heat", "step 7, 3.50 s")  # where the ring comes
         slider = page.locator("#step input[type=range]")
         slider.focus()
         page.keyboard.press("ArrowRight")
-        see(page, "#heat", "step 5, 2.50 s")
-        assert "step 5" in page.locator("#heat img").get_attribute("alt")
+        see(page, "#heat", "step 8, 4.00 s")
+        assert "step 8" in page.locator("#heat img").get_attribute("alt")
         page.keyboard.press("ArrowLeft")
-        see(page, "#heat", "step 4, 2.00 s")
+        see(page, "#heat", "step 7, 3.50 s")
         screenshot(page, "demo-chat.png")
         page.set_viewport_size(NARROW)
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
