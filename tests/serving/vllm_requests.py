@@ -182,7 +182,7 @@ def write_adapter(folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
-            parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+            parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
     model.save_pretrained(folder)
 
 
