@@ -18,13 +18,12 @@ from typing import Any
 
 from clips import CLIP_TASKS, CLIP_WEIGHTS, encode
 from drawing import DESCRIBE, DESCRIBE_CLIP, SPLITS
-from pictures import PICTURE_TASKS, character_picture, shape_picture, text_picture
+from pictures import PICTURE_TASKS, PICTURE_WEIGHTS
 from PIL import Image
 from torch.utils.data import Dataset
 
 
 MIN_FRAMES, MAX_FRAMES = 6, 16  # the paper draws 16 to 96 frames per clip
-PICTURE_WEIGHTS = {text_picture: 4, character_picture: 2, shape_picture: 4}
 MAX_QUESTIONS = 8  # of a training conversation, before the description
 
 

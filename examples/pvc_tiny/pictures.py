@@ -206,3 +206,4 @@ PICTURE_TASKS = {
     character_picture: ("characters",),
     shape_picture: ("colour", "shape", "count", "count_kind", "relation", "exists"),
 }
+PICTURE_WEIGHTS = {text_picture: 4, character_picture: 2, shape_picture: 4}
