@@ -59,6 +59,10 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=500, help="for each number (default: 500)")
     parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     options = parser.parse_args()
+    if Path(options.model).resolve() != CHECKPOINT and options.results is None:
+        parser.error(
+            f"{options.model} is not the checkpoint whose numbers docs/evidence.md has: give --results FOLDER"
+        )
     model = AutoModelForImageTextToText.from_pretrained(options.model, trust_remote_code=True).eval()
     processor = AutoProcessor.from_pretrained(options.model, trust_remote_code=True)
     device = environment(model.device, torch.float32)["device"]

@@ -98,8 +98,8 @@ def checkpoint_table() -> str:
     shown = dict.fromkeys(variant.rpartition(", ")[0] for variant in groups)
     lines, numbers = [], dict.fromkeys(map(asked_of, groups))
     for name in shown:
-        rows = [groups[f"{name}, {number}"] for number in numbers]
-        lines.append([name, *(mean_and_spread(row, "answers") for row in rows)])
+        rows = [groups.get(f"{name}, {number}", []) for number in numbers]  # a run may have been interrupted
+        lines.append([name, *(mean_and_spread(row, "answers") if row else "" for row in rows)])
         lines.append(["more than one", "", *(difference(row, rows[0]) for row in rows[1:])])
     return table(["", *numbers], lines)
 

@@ -172,6 +172,20 @@ def test_the_checkpoint_is_asked_at_each_number(tmp_path, monkeypatch):
     assert picture.startswith("| a picture, steps |") and " ± " in more.split("|")[3]
 
 
+def test_another_checkpoint_does_not_replace_the_repositorys_numbers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["checkpoint", str(paths.START)])
+    with pytest.raises(SystemExit):
+        checkpoint.main()
+    assert "give --results FOLDER" in capsys.readouterr().err
+
+
+def test_the_table_of_an_interrupted_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    for variant in ("a picture, steps, 1", "a picture, steps, 4", "a still clip, frames, 1"):
+        measure.store("checkpoint", {"variant": variant, "seed": 0, "answers": 0.5, "right": "10"}, tmp_path)
+    assert report.checkpoint_table().splitlines()[4] == "| a still clip, frames | 50.0% |  |"
+
+
 def test_more_steps_and_frames_are_what_a_checkpoint_is_asked_with():
     for show, option in ((checkpoint.picture, "image_steps"), (checkpoint.still_clip, "num_frames")):
         blocks = [show(5, number)[0]["content"][0] for number in (1, 8)]
