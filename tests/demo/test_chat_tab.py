@@ -48,6 +48,26 @@ def test_turns_are_kept_and_taken_back(tab, picture, clip):
         tab.undo_turn(VISITOR)
 
 
+def test_an_example_begins_a_conversation_of_its_own(tab):
+    page_after(ask(tab, "One"))
+    [example] = [example for _, example in tab.examples if example.question == "Read the number."]
+    click = tab.ask_example(example)
+    page = page_after(click(tab.wait(VISITOR)[0], 4, 2, 4, 0, 3, VISITOR))
+    session = tab.sessions["visitor"]
+    assert [message["role"] for message in page[tab.chatbot]] == ["user", "user", "assistant"]
+    assert len(session.chats) == 2 and len(session.chats[-1].messages) == 2
+    assert tab.undo_turn(VISITOR)[0] == []
+
+
+def test_an_example_that_is_stopped_before_it_begins_leaves_the_conversation(tab):
+    page_after(ask(tab, "One"))
+    session, turn = tab.sessions["visitor"], tab.wait(VISITOR)[0]
+    before = list(session.shown)
+    tab.stop_answer(VISITOR)
+    page_after(tab.ask_example(tab.examples[0][1])(turn, 4, 2, 4, 0, 3, VISITOR))
+    assert session.shown == before and len(session.chats[-1].messages) == 2
+
+
 def test_a_stopped_turn_is_shown_and_forgotten(tab):
     updates = ask(tab, "One", length=200)
     next(updates)
