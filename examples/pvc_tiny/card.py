@@ -11,7 +11,7 @@ BODY = """\
 
 A PVC model ([arXiv 2412.09613](https://arxiv.org/abs/2412.09613)) of {parameters:,} parameters, trained from scratch
 on drawn pictures and clips, for demos and tests. It knows nothing else: no photographs, no words beyond the questions
-of its data, no conversation about more than one picture or clip.
+of its data, no conversation about more than two pictures or clips.
 
 | | |
 |---|---|
@@ -24,7 +24,8 @@ of its data, no conversation about more than one picture or clip.
 ## Accuracy
 
 Share of greedy answers that equal the truth: {asked}. Numbers, codes, fonts and combinations of
-colour, shape and place, direction, order or count were kept out of training.
+colour, shape and place, direction, order or count were kept out of training. "Second": after a question about another
+picture or clip, which is answered; {repeats} steps.
 
 {tables}
 
@@ -34,9 +35,9 @@ makes other questions.
 ## Training
 
 `python examples/pvc_tiny/train.py FOLDER`: the ViT learns to name what covers each patch of a picture; then the whole
-model learns to describe and answer about pictures, then about pictures and clips of 6 to 16 frames. Each picture gets
-1, 2, 4 or 8 steps, drawn anew; the compressor starts from coarse to fine. Muon and AdamW, every sample new; the curves
-are in `curves.png`.
+model learns to describe and answer about pictures, then about pictures and clips of 6 to 16 frames, with a second one
+in a fifth of the conversations, at last mostly about what is written. Each picture gets 1, 2, 4 or 8 steps, drawn
+anew; the compressor starts from coarse to fine. Muon and AdamW, every sample new; the curves are in `curves.png`.
 
 ## Use
 
@@ -59,8 +60,10 @@ print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_t
 def write_card(folder: Path, model, accuracies: dict[str, dict[str, float]], asked: str) -> None:
     """Writes README.md. `accuracies` as `evaluate.measure` returns them, `asked` says of what."""
     config, vision, text = model.config, model.config.vision_config, model.config.text_config
-    clips = {"clips": accuracies["clips"]}
-    pictures = {name: shares for name, shares in accuracies.items() if name not in clips}
+    tables = [
+        _table({name: shares for name, shares in accuracies.items() if name.startswith(kind)})
+        for kind in ("pictures", "clips")
+    ]
     body = BODY.format(
         parameters=model.num_parameters(),
         size=vision.image_size,
@@ -73,7 +76,7 @@ def write_card(folder: Path, model, accuracies: dict[str, dict[str, float]], ask
         text_layers=text.num_hidden_layers,
         vocabulary=text.vocab_size,
         asked=asked,
-        tables=f"{_table(pictures)}\n\n{_table(clips)}",
+        tables="\n\n".join(tables),
     )
     data = ModelCardData(
         library_name="transformers",

@@ -56,8 +56,8 @@ def names_of(kind: str) -> tuple[str, ...]:
     return (*(name for names in tasks.values() for name in names), described)
 
 
-def make_picture(rng: random.Random, split: str, labelled: bool) -> Sample:
-    image, labels, questions = drawn(rng, PICTURE_WEIGHTS)(rng, split, labelled)
+def make_picture(rng: random.Random, split: str, labelled: bool, weights: dict[Callable, int]) -> Sample:
+    image, labels, questions = drawn(rng, weights)(rng, split, labelled)
     return Sample("image", image, 1, questions, labels)
 
 
@@ -67,10 +67,17 @@ def make_clip(rng: random.Random, split: str) -> Sample:
     return Sample("video", encode(rng, frames), num_frames, questions)
 
 
-def make_sample(kind: str, split: str, seed: int, index: int, labelled: bool = False) -> Sample:
-    """The picture (`kind="image"`, `labelled` or not) or clip (`"video"`) number `index` of a split."""
+def make_sample(
+    kind: str,
+    split: str,
+    seed: int,
+    index: int,
+    labelled: bool = False,
+    weights: dict[Callable, int] = PICTURE_WEIGHTS,
+) -> Sample:
+    """The picture (`kind="image"`, `labelled` or not, its kind by `weights`) or clip (`"video"`) number `index`."""
     rng = random.Random(f"{split}/{seed}/{kind}/{index}")
-    return make_picture(rng, split, labelled) if kind == "image" else make_clip(rng, split)
+    return make_picture(rng, split, labelled, weights) if kind == "image" else make_clip(rng, split)
 
 
 def conversation(
@@ -94,21 +101,42 @@ class TinyDataset(Dataset):
         turns: kinds of samples that take turns; `run` samples of a kind follow one another, because batches of one
             kind need less padding.
         image_steps: numbers of steps that are drawn from for each picture.
+        weights: how often each kind of picture is drawn.
+        second: share of conversations that go on with a second picture or clip; half as much is asked about each.
     """
 
-    def __init__(self, length: int, turns: tuple[str, ...], run: int, seed: int, image_steps: tuple[int, ...] = (1,)):
-        self.length, self.turns, self.run, self.seed, self.image_steps = length, turns, run, seed, image_steps
+    def __init__(
+        self,
+        length: int,
+        turns: tuple[str, ...],
+        run: int,
+        seed: int,
+        image_steps: tuple[int, ...] = (1,),
+        weights: dict[Callable, int] = PICTURE_WEIGHTS,
+        second: float = 0.0,
+    ):
+        self.length, self.turns, self.run, self.seed = length, turns, run, seed
+        self.image_steps, self.weights, self.second = image_steps, weights, second
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = make_sample(self.turns[index // self.run % len(self.turns)], "train", self.seed, index)
         rng = random.Random(index)
+        kinds = [self.turns[index // self.run % len(self.turns)]]
+        if self.second and rng.random() < self.second:
+            kinds.append(rng.choice(self.turns))
+        messages = []
+        for i, kind in enumerate(kinds):
+            sample = make_sample(kind, "train", self.seed, i * self.length + index, weights=self.weights)
+            messages += self._about(sample, rng, MAX_QUESTIONS // len(kinds))
+        return {"messages": messages}
+
+    def _about(self, sample: Sample, rng: random.Random, most: int) -> list[dict]:
+        """Messages with up to `most` questions about a sample, and its description."""
         description, *others = sample.questions
-        asked = [] if rng.random() < 0.2 else rng.sample(others, min(MAX_QUESTIONS, len(others)))
-        steps = rng.choice(self.image_steps)
-        return {"messages": conversation(sample, [*asked, description], image_steps=steps)}
+        asked = [] if rng.random() < 0.2 else rng.sample(others, min(most, len(others)))
+        return conversation(sample, [*asked, description], image_steps=rng.choice(self.image_steps))
 
 
 def write_samples(folder: Path, split: str, count: int, seed: int) -> None:

@@ -9,6 +9,7 @@ An answer counts if the greedy answer equals the truth. A fresh seed makes fresh
 import argparse
 import itertools
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +28,16 @@ MAX_ANSWER = 40  # tokens: a description of four shapes
 Shares = dict[str, float]  # of right answers per task, and their mean under "all"
 
 
-def questions(kind: str, split: str, seed: int, count: int) -> Iterator[tuple[str, list[dict], str]]:
-    """`count` questions of every task of the kind -> (task, messages, answer)."""
+def another(split: str, seed: int, index: int) -> list[dict]:
+    """A conversation about a picture or clip of another seed, answered."""
+    sample = make_sample("image" if index % 2 else "video", split, seed + 1, index)
+    return conversation(sample, [random.Random(index).choice(sample.questions)])
+
+
+def questions(
+    kind: str, split: str, seed: int, count: int, second: bool = False
+) -> Iterator[tuple[str, list[dict], str]]:
+    """`count` questions of every task of the kind -> (task, messages, answer); if `second`, after `another`."""
     missing = dict.fromkeys(names_of(kind), count)
     for index in itertools.count():
         if not any(missing.values()):
@@ -38,7 +47,8 @@ def questions(kind: str, split: str, seed: int, count: int) -> Iterator[tuple[st
             task, _, answer = question
             if missing.get(task):
                 missing[task] -= 1
-                yield task, conversation(sample, [question], answered=False), answer
+                earlier = another(split, seed, index) if second else []
+                yield task, earlier + conversation(sample, [question], answered=False), answer
 
 
 @torch.no_grad()
@@ -52,10 +62,10 @@ def answers(model, processor, conversations: list[list[dict]]) -> list[str]:
     return processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def accuracy(model, processor, kind: str, split: str, seed: int, count: int) -> Shares:
+def accuracy(model, processor, kind: str, split: str, seed: int, count: int, second: bool = False) -> Shares:
     """Share of right answers to `count` questions of every task about pictures (`image`) or clips (`video`)."""
     right = dict.fromkeys(names_of(kind), 0)
-    asked = iter(tqdm(questions(kind, split, seed, count), kind, total=count * len(right)))
+    asked = iter(tqdm(questions(kind, split, seed, count, second), kind, total=count * len(right)))
     while batch := list(itertools.islice(asked, BATCH_SIZE)):
         tasks, conversations, truths = zip(*batch, strict=True)
         for task, answer, truth in zip(tasks, answers(model, processor, list(conversations)), truths, strict=True):
@@ -65,12 +75,16 @@ def accuracy(model, processor, kind: str, split: str, seed: int, count: int) -> 
 
 
 def measure(model, processor, image_steps: list[int], *asked) -> dict[str, Shares]:
-    """Accuracy on pictures at each number of steps, and on clips; `asked` as in `accuracy`."""
-    result = {}
+    """Accuracy on pictures at each number of steps, and on clips; and, at the checkpoint's number, after another
+    picture or clip. `asked` as in `accuracy`."""
+    result, usual = {}, processor.image_steps
     for steps in image_steps:
         processor.image_steps = steps
         result[f"pictures, {steps} step{'s' * (steps > 1)}"] = accuracy(model, processor, "image", *asked)
-    return {**result, "clips": accuracy(model, processor, "video", *asked)}
+    processor.image_steps = usual
+    result["pictures, second"] = accuracy(model, processor, "image", *asked, second=True)
+    result["clips"] = accuracy(model, processor, "video", *asked)
+    return {**result, "clips, second": accuracy(model, processor, "video", *asked, second=True)}
 
 
 def main() -> None:

@@ -6,17 +6,19 @@
 
 On two threads of a CPU with AVX2 that is 2.3 hours, computed from the first steps' times.
 
-Three stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a ViT
+Four stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a ViT
 that can see. `pictures` teaches the whole model to describe and to answer, `mixed` goes on with clips of 6 to 16
-frames among the pictures. The compressor starts from coarse to fine, and each picture gets 1, 2, 4 or 8 steps, so that
-the one checkpoint can be used with any of them. An interrupted run goes on where it stopped when the command is given
-again, with the tokenizer of its first start. On a CPU machine with as many cores the same seed gives the same weights,
-to the last bit. The folder gets the model with code and processor, `curves.png`, and checkpoints and TensorBoard files
-under `runs/`.
+frames among the pictures and a second picture or clip in a fifth of the conversations, `reading` with text in most
+pictures. The compressor starts from coarse to fine, and each picture gets 1, 2, 4 or 8 steps, so that the one
+checkpoint can be used with any of them. An interrupted run goes on where it stopped when the command is given again,
+with the tokenizer of its first start. On a CPU machine with as many cores the same seed gives the same weights, to the
+last bit. The folder gets the model with code and processor, `curves.png`, and checkpoints and TensorBoard files under
+`runs/`.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,7 @@ from evaluate import accuracy
 from model import TEMPORAL_GATE, tiny_config, tiny_processor, tiny_tokenizer
 from optimizer import MuonAdamW
 from patches import PatchDataset, PatchNamer
+from pictures import PICTURE_WEIGHTS, READING_WEIGHTS
 from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -44,16 +47,19 @@ PATCH_STEPS = 1000
 
 
 class Stage(NamedTuple):
-    """A stage of conversations: `turns` as in `TinyDataset`; `schedule` of the learning rate after its warm-up."""
+    """A stage of conversations: `turns`, `weights`, `second` as in `TinyDataset`; the learning rate's `schedule`."""
 
     steps: int
     turns: tuple[str, ...]
     schedule: str
+    weights: dict[Callable, int] = PICTURE_WEIGHTS
+    second: float = 0.0
 
 
 STAGES = {
     "pictures": Stage(600, ("image",), "constant_with_warmup"),
-    "mixed": Stage(2000, ("image", "video", "video"), "cosine"),
+    "mixed": Stage(1300, ("image", "video", "video"), "constant_with_warmup", second=0.2),
+    "reading": Stage(1000, ("image", "image", "image", "video"), "cosine", READING_WEIGHTS, second=0.2),
 }
 
 
@@ -156,7 +162,8 @@ def main() -> None:
     logs = [train("patches", PatchNamer(model.model.vision_tower), data, options, size, "cosine")]
     for name, stage in STAGES.items():
         size, seed = options.batch_size, options.seed + len(logs)
-        data = TinyDataset(getattr(options, f"{name}_steps") * size, stage.turns, size, seed, IMAGE_STEPS)
+        length = getattr(options, f"{name}_steps") * size
+        data = TinyDataset(length, stage.turns, size, seed, IMAGE_STEPS, stage.weights, stage.second)
         logs.append(train(name, model, data, options, size, stage.schedule, processor))
     model.save_pretrained(options.folder)
     processor.save_pretrained(options.folder)

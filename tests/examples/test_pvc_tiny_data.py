@@ -26,7 +26,7 @@ from evaluate import questions
 from model import tiny_config, tiny_tokenizer
 from optimizer import MOST_LEFT_OUT, Muon, MuonAdamW
 from patches import PatchDataset, patch_labels
-from pictures import Item, relation_questions
+from pictures import Item, character_picture, relation_questions, shape_picture, text_picture
 from PIL import Image
 
 from modeling_pvc import PVCForConditionalGeneration
@@ -143,6 +143,45 @@ def test_training_conversations():
     assert len({block["num_frames"] for block in kinds[1::2]}) > 5
     assert all(row[-2]["content"][-1]["text"].startswith("Describe") for row in rows)
     assert max(map(len, rows)) == 2 * (MAX_QUESTIONS + 1)
+
+
+def test_a_conversation_may_go_on_with_a_second_picture_or_clip():
+    """A new one, of any of the kinds; half as much is asked about each. The shares are those of 120 draws."""
+    data = TinyDataset(120, ("image", "image", "video"), 1, 0, (1, 2, 8), {shape_picture: 1}, second=0.5)
+    kinds, length = [], MAX_QUESTIONS // 2 + 1
+    for index in range(120):
+        messages = data[index]["messages"]
+        blocks = [message["content"][0] for message in messages if message["content"][0]["type"] != "text"]
+        first, *others = (block[block["type"]] for block in blocks)
+        assert blocks[0]["type"] == ("image", "image", "video")[index % 3] and first not in others
+        if others:
+            [second] = (i for i, message in enumerate(messages) if message["content"][0] is blocks[1])
+            assert messages[second - 2]["content"][-1]["text"].startswith("Describe")
+            assert max(second, len(messages) - second) <= 2 * length
+            kinds.append(blocks[1]["type"])
+        assert len(blocks) <= 2 and messages[-2]["content"][-1]["text"].startswith("Describe")
+    assert 45 < len(kinds) < 75 and 0.5 < kinds.count("image") / len(kinds) < 0.85
+
+
+@pytest.mark.parametrize(
+    "make, described", [(text_picture, r"\w+ (number|code) \w+"), (character_picture, r"\w+ characters \w+")]
+)
+def test_the_kind_of_a_picture_is_drawn_by_its_weight(make, described):
+    for index in range(10):
+        [(_, _, description), *_] = make_sample("image", "train", 0, index, weights={make: 1}).questions
+        assert re.fullmatch(described, description)
+
+
+def test_a_question_may_follow_one_about_another_picture_or_clip():
+    for kind in ("image", "video"):
+        alone, after = (list(questions(kind, "test", 3, 1, second)) for second in (False, True))
+        assert [(task, messages[-1]["content"][-1], answer) for task, messages, answer in alone] == [
+            (task, messages[-1]["content"][-1], answer) for task, messages, answer in after
+        ]
+        for _, messages, _ in after:
+            assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+            assert messages[0]["content"][0]["type"] in ("image", "video")
+            assert messages[2]["content"][0]["type"] == kind
 
 
 def test_a_relation_is_asked_one_way():
@@ -299,15 +338,16 @@ def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
     def run(folder):
         arguments = ["train", str(folder), "--batch-size", "2", "--workers", "0", "--save-every", "2"]
-        arguments += [f"--{stage}-steps={steps}" for stage, steps in (("patches", 1), ("pictures", 1), ("mixed", 4))]
+        steps = {"patches": 1, "pictures": 1, "mixed": 1, "reading": 4}
+        arguments += [f"--{stage}-steps={number}" for stage, number in steps.items()]
         monkeypatch.setattr(sys, "argv", arguments)
         train.main()
         return load_file(folder / "model.safetensors")
 
     whole = run(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole" / "runs", tmp_path / "stopped" / "runs")
-    shutil.rmtree(tmp_path / "stopped" / "runs" / "mixed" / "checkpoint-4")
-    assert (tmp_path / "stopped" / "runs" / "mixed" / "checkpoint-2").is_dir()
+    shutil.rmtree(tmp_path / "stopped" / "runs" / "reading" / "checkpoint-4")
+    assert (tmp_path / "stopped" / "runs" / "reading" / "checkpoint-2").is_dir()
     resumed = run(tmp_path / "stopped")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     assert (tmp_path / "stopped" / "curves.png").is_file()
