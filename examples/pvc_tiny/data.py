@@ -124,7 +124,7 @@ class TinyDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = random.Random(index)
         kinds = [self.turns[index // self.run % len(self.turns)]]
-        if self.second and rng.random() < self.second:
+        if self.second and rng.random() < self.second:  # without a second one nothing is drawn: the rows stay the same
             kinds.append(rng.choice(self.turns))
         messages = []
         for i, kind in enumerate(kinds):

@@ -63,7 +63,10 @@ def answers(model, processor, conversations: list[list[dict]]) -> list[str]:
 
 
 def accuracy(model, processor, kind: str, split: str, seed: int, count: int, second: bool = False) -> Shares:
-    """Share of right answers to `count` questions of every task about pictures (`image`) or clips (`video`)."""
+    """Share of right answers to `count` questions of every task about pictures (`image`) or clips (`video`).
+
+    `second` as in `questions`.
+    """
     right = dict.fromkeys(names_of(kind), 0)
     asked = iter(tqdm(questions(kind, split, seed, count, second), kind, total=count * len(right)))
     while batch := list(itertools.islice(asked, BATCH_SIZE)):
