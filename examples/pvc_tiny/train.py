@@ -17,6 +17,7 @@ last bit. The folder gets the model with code and processor, `curves.png`, and c
 """
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +158,7 @@ def main() -> None:
     model = initialize(tiny_config(tokenizer))
     options.dtype = quicker_dtype(model.config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     processor = tiny_processor(model.config, tokenizer)
+    gc.freeze()  # modules and model stay: the processes that draw need not look through them again and again
     size = 2 * options.batch_size
     data = PatchDataset(options.patches_steps * size, model.config.vision_config, options.seed)
     logs = [train("patches", PatchNamer(model.model.vision_tower), data, options, size, "cosine")]
