@@ -50,6 +50,7 @@ def changed(what: str, **parts) -> Variant:
 ONE_STEP = Variant("16 tokens at once, as InternVL", tokens_per_step=16, adaln=False, temporal=False)
 FOUR_STEPS = made_for(4, None)
 SWITCH = made_for(4, "switch")
+COARSE_TO_FINE = made_for(4, "coarse_to_fine")
 FRAME_16 = Variant("per frame, 16 tokens", tokens_per_step=16, adaln=False, temporal=False)
 FEW_FRAMES_16 = Variant("per frame, 16 tokens, every fourth frame", tokens_per_step=16, adaln=False, temporal=False)
 
@@ -91,6 +92,7 @@ EXPERIMENTS = {
             changed("5 progressive layers", progressive_layers=5),
         ),
     ),
+    "tiles": Experiment("tiles", 800, (Variant("4 tiles, identity, 1 step"),)),
     "still": Experiment(
         "still",
         800,

@@ -28,7 +28,7 @@ import transformers
 from experiments import EXPERIMENTS, TEST_QUESTIONS, words_of
 from learning import BATCH_SIZE, CLIPS_AT_A_TIME, score, train
 from limits import environment
-from pools import Row, elastic_batch, pool, to_batch
+from pools import NINE_CHARACTERS, Row, elastic_batch, pool, to_batch
 from tables import write_file
 from variants import Variant, build
 
@@ -50,7 +50,7 @@ def measure(variant: Variant, task: str, scored: Sequence[str], seed: int, steps
     torch.set_num_threads(1)
     started = time.perf_counter()
     model = build(variant, paths.START, seed).to(options.device)
-    are_clips = task != "detail"
+    are_clips = task not in NINE_CHARACTERS
     collate = partial(to_batch, config=model.config, factor=variant.factor(are_clips))
     elastic = partial(elastic_batch, config=model.config, rng=random.Random(seed))
     drawn = partial(elastic, choices=variant.elastic) if variant.elastic else collate

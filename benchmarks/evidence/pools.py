@@ -26,8 +26,9 @@ from modeling_pvc import PVCDataCollator, PVCProcessor
 from modeling_pvc.compat_pvc import whole_file
 
 
-Row = dict[str, torch.Tensor]  # input_ids int[L], labels int[L], frames uint8[N, 3, 64, 64]
+Row = dict[str, torch.Tensor]  # input_ids int[L], labels int[L], frames or tiles uint8[N, 3, 64, 64]
 STILL = (1, 2, 4, 8, 16)  # frames of a still clip; training draws from them
+NINE_CHARACTERS = ("detail", "tiles")  # the same pictures in one tile or in four
 KINDS = {"pictures": "image", "clips": "video", "few-frames": "video"}
 FEWER = 4  # `few-frames` shows every fourth frame
 
@@ -58,7 +59,7 @@ def still_question(split: str, seed: int, index: int, frames: int) -> list[dict]
 
 def training_question(task: str, seed: int, index: int) -> list[dict]:
     """The conversation number `index` that the task trains on."""
-    if task == "detail":
+    if task in NINE_CHARACTERS:
         return detail_question("train", seed, index)
     if task == "still":
         return still_question("train", seed, index, random.Random(index).choice(STILL))
@@ -69,7 +70,7 @@ def training_question(task: str, seed: int, index: int) -> list[dict]:
 
 def held_out_questions(task: str, seed: int, count: int) -> list[list[dict]]:
     """About `count` conversations of one held-out question, as many of each of pvc-tiny's tasks."""
-    if task == "detail":
+    if task in NINE_CHARACTERS:
         return [detail_question("test", seed, index) for index in range(count)]
     if task.startswith("still-"):
         frames = int(task.removeprefix("still-"))
@@ -96,6 +97,8 @@ class Encoder:
         processor.image_repeats = 1
         for part in (processor.image_processor, processor.video_processor):
             part.do_rescale = part.do_normalize = False  # the model normalises bytes itself
+        if task == "tiles":
+            processor.image_processor.max_image_tiles, processor.image_processor.use_thumbnail = 4, False
         self.collate = PVCDataCollator(processor)
 
     def __call__(self, messages: list[dict]) -> Row:

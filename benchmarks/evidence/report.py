@@ -10,7 +10,7 @@ import paths
 
 
 # isort: split
-from experiments import EXPERIMENTS, ONE_STEP, SWITCH
+from experiments import COARSE_TO_FINE, EXPERIMENTS, ONE_STEP, SWITCH
 from matplotlib.figure import Figure
 from tables import markdown, write_section
 
@@ -197,6 +197,9 @@ def main() -> None:
     write_section(page, "parts", paired_table(parts, {"more than the whole": lambda name: SWITCH.name}, parts))
     per_frame = {"more than per frame": lambda name: f"a still clip, per frame, {asked_of(name)}"}
     write_section(page, "still", paired_table(still, per_frame, still))
+    tiles = [row for row in starts if row["variant"] in (COARSE_TO_FINE.name, at_once)] + results("tiles")
+    one_tile = {"more than one tile of 4 steps": lambda name: COARSE_TO_FINE.name}
+    write_section(page, "tiles", paired_table(tiles, one_tile, tiles))
     write_section(page, "checkpoint", checkpoint_table())
     write_section(page, "clips", clips_table())
     write_section(page, "conversion", conversion_table())

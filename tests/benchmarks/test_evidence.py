@@ -44,7 +44,7 @@ def test_pools_are_made_once_and_kept(folder, monkeypatch):
     assert all(torch.equal(row[name], other[name]) for row, other in zip(rows, again) for name in row)
 
 
-@pytest.mark.parametrize("task", ["detail", "pictures", "clips", "few-frames"])
+@pytest.mark.parametrize("task", ["detail", "tiles", "pictures", "clips", "few-frames"])
 def test_questions_are_determined_by_seed_and_index(task):
     texts = [str(training_question(task, 0, index)[-1]) for index in (3, 3, 4)]
     assert texts[0] == texts[1] and len(set(texts)) == 2
@@ -54,6 +54,14 @@ def test_questions_are_determined_by_seed_and_index(task):
 def test_every_fourth_frame(folder):
     all_frames, few = (pool(folder, task, "test", 1, 7, jobs=1) for task in ("clips", "few-frames"))
     assert [len(row["frames"]) for row in few] == [-(-len(row["frames"]) // 4) for row in all_frames]
+
+
+def test_four_tiles_show_the_same_pictures(folder):
+    one, four = (pool(folder, task, "test", 1, 6, jobs=1) for task in ("detail", "tiles"))
+    assert [len(row["frames"]) for row in four] == [4] * 6
+    for row, other in zip(one, four):
+        assert len(other["input_ids"]) - len(row["input_ids"]) == 3 * 4
+        assert torch.equal(row["labels"][row["labels"] != -100], other["labels"][other["labels"] != -100])
 
 
 def test_variants_differ_in_placeholders_alone(folder, config):
