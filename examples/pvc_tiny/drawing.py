@@ -37,6 +37,7 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 NAMES = (*SHAPES, *string.digits, *string.ascii_uppercase)
 GRID = 3  # characters per row of a picture of many, and rows
+FLAT_THREE, NO_CHARACTER = "\u01b7", "\U0010fffe"
 
 # Package, folder and beginning of the file names of each family of fonts, per split.
 FONTS = {
@@ -81,6 +82,13 @@ def font(rng: random.Random, split: str, size: int) -> ImageFont.FreeTypeFont:
     if split == "demo" or (split == "train" and rng.random() < 0.1):
         return ImageFont.load_default(size)
     return ImageFont.truetype(rng.choice(rng.choice(font_families(split))), size)
+
+
+@functools.cache
+def draws_flat_three(file: str) -> bool:
+    """Whether the font has the letter ezh, which looks like a 3 with a flat top."""
+    face = ImageFont.truetype(file, 20)
+    return face.getbbox(FLAT_THREE) != face.getbbox(NO_CHARACTER)
 
 
 def split_of(text: str) -> str:
@@ -188,18 +196,23 @@ def label(colour: str, name: str) -> int:
 
 @dataclass(frozen=True)
 class Writing:
-    """A font and how it is varied: its characters' width and slant, and what is added to its strokes, in pixels."""
+    """A font and how it is varied: its characters' width and slant, and what is added to its strokes, in pixels.
+
+    `three` is drawn for the digit 3.
+    """
 
     face: ImageFont.FreeTypeFont
+    three: str = "3"
     stretch: float = 1.0
     slant: float = 0.0
     weight: int = 0
 
     def draw(self, text: str, colour: str, labelled: bool) -> tuple[Image.Image, Image.Image | None]:
         """How much ink each pixel has and, if wanted, the label of the character that is there: 8-bit pictures."""
-        left, top, right, bottom = self.face.getbbox(text, stroke_width=self.weight)
+        shown = text.replace("3", self.three)
+        left, top, right, bottom = self.face.getbbox(shown, stroke_width=self.weight)
         ink = Image.new("L", (right - left, bottom - top))
-        ImageDraw.Draw(ink).text((-left, -top), text, fill=255, font=self.face, stroke_width=self.weight)
+        ImageDraw.Draw(ink).text((-left, -top), shown, fill=255, font=self.face, stroke_width=self.weight)
         varied = self._vary(ink, Image.Resampling.BICUBIC)
         if not labelled:
             return varied, None
@@ -207,8 +220,8 @@ class Writing:
         draw = ImageDraw.Draw(names)
         draw.fontmode = "1"  # no blended values at the edges, which a stroke would have all the same
         for i, character in enumerate(text):
-            x = self.face.getlength(text[:i]) - left
-            draw.text((x, -top), character, fill=label(colour, character), font=self.face)
+            x = self.face.getlength(shown[:i]) - left
+            draw.text((x, -top), shown[i], fill=label(colour, character), font=self.face)
         return varied, self._vary(names, Image.Resampling.NEAREST)
 
     def _vary(self, picture: Image.Image, resampling: Image.Resampling) -> Image.Image:
@@ -223,12 +236,19 @@ class Writing:
 
 
 def writing(rng: random.Random, split: str, size: int) -> Writing:
-    """A font of the split. Half of training's are varied: more fonts to learn reading from than there are files."""
+    """A font of the split. Training's are varied: there is more to learn reading from than there are files.
+
+    Half of them get another width, slant and weight, and half of those that can a 3 with a flat top.
+    """
     face = font(rng, split, size)
-    if split != "train" or rng.random() < 0.5:
+    if split != "train":
         return Writing(face)
+    is_flat = isinstance(face.path, str) and draws_flat_three(face.path) and rng.random() < 0.5
+    three = FLAT_THREE if is_flat else "3"
+    if rng.random() < 0.5:
+        return Writing(face, three)
     weight = rng.randint(0, max(1, size // 24)) if rng.random() < 0.3 else 0
-    return Writing(face, rng.uniform(0.75, 1.3), rng.uniform(-0.15, 0.3), weight)
+    return Writing(face, three, rng.uniform(0.75, 1.3), rng.uniform(-0.15, 0.3), weight)
 
 
 def ink_on(
