@@ -230,11 +230,11 @@ class ChatTab:
         return {self.medium: gr.Dropdown(titles, value=titles[0]), self.step: slider, self.heat: heat}
 
     def _first_step(self, session: Session, medium: str) -> tuple[gr.Slider, str]:
-        """The slider and picture of a medium, at the step that adds most to the first."""
+        """The slider and picture of a medium, at the step in which places differ most."""
         chosen = next(item for item in session.steps if item.title == medium)
         last = len(chosen.pictures) - 1
-        slider = gr.Slider(0, max(1, last), chosen.newest, interactive=last > 0)
-        return slider, step_html(session.steps, medium, chosen.newest)
+        slider = gr.Slider(0, max(1, last), chosen.opening, interactive=last > 0)
+        return slider, step_html(session.steps, medium, chosen.opening)
 
     def stop_answer(self, request: gr.Request) -> None:
         self.sessions[request.session_hash].stop_turns()

@@ -27,13 +27,13 @@ class StepPictures:
         title: its name and kind.
         pictures: per step, data URI.
         captions: per step, what it shows in words.
-        newest: the step that adds most, the first one apart.
+        opening: the step in which places differ most in what they add, the first one apart: one may be new everywhere.
     """
 
     title: str
     pictures: list[str]
     captions: list[str]
-    newest: int
+    opening: int
 
 
 def step_pictures(model: Any, processor: Any, name: str, cost: MediumCost) -> StepPictures:
@@ -52,10 +52,10 @@ def step_pictures(model: Any, processor: Any, name: str, cost: MediumCost) -> St
         ]
     drawn = [overlay(picture, novelty, most(steps)) for picture, novelty in zip(steps.pictures, steps.novelty)]
     captions = [f"{moment}: {_in_words(novelty)}" for moment, novelty in zip(moments, steps.novelty)]
-    means = steps.novelty[1:].mean(axis=(1, 2))
-    newest = 1 + int(means.argmax()) if len(means) else 0
+    differences = np.ptp(steps.novelty[1:], axis=(1, 2))
+    opening = 1 + int(differences.argmax()) if len(differences) else 0
     title = f"{name} ({cost.count} {cost.kind})"
-    return StepPictures(title, [data_uri(image, SIDE) for image in drawn], captions, newest)
+    return StepPictures(title, [data_uri(image, SIDE) for image in drawn], captions, opening)
 
 
 def most(steps: StepMaps) -> float:

@@ -101,7 +101,7 @@ def test_steps_of_a_clip_are_those_that_inspect_plots(model, processor, clip):
     pictures = step_pictures(model, processor, "a.mp4", cost)
     novelty = video_steps(model, processor, str(clip)).novelty
     assert len(pictures.pictures) == len(novelty) == cost.steps
-    assert pictures.newest == 1 + int(novelty[1:].mean(axis=(1, 2)).argmax())
+    assert pictures.opening == 1 + int((novelty[1:].max((1, 2)) - novelty[1:].min((1, 2))).argmax())
     assert f"{cost.seconds[2]:.2f} s: novelty {novelty[2].mean():.3f}" in pictures.captions[2]
     shown = step_html([pictures], pictures.title, 2)
     assert pictures.pictures[2] in shown and pictures.captions[2] in shown
