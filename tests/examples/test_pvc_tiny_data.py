@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -21,7 +22,19 @@ import train
 from card import write_card
 from clips import CLIP_TASKS, CODECS, encode, motion
 from data import MAX_FRAMES, MAX_QUESTIONS, MIN_FRAMES, TinyDataset, make_sample, names_of
-from drawing import COLOURS, NAMES, SHAPES, draw_text, font_families, label, pairs, split_of
+from drawing import (
+    COLOURS,
+    FLAT_THREE,
+    NAMES,
+    SHAPES,
+    draw_text,
+    draws_flat_three,
+    font_families,
+    label,
+    pairs,
+    split_of,
+    writing,
+)
 from evaluate import questions
 from model import tiny_config, tiny_tokenizer
 from optimizer import MOST_LEFT_OUT, Muon, MuonAdamW
@@ -226,6 +239,17 @@ def test_moving_shapes_are_told_by_their_lanes(horizontal):
             assert (centre < frames[0].width / 2) == (position == 0)
         orders.add(questions_[0][1].split(" the ")[1].startswith(told[0][0]))
     assert orders == {True, False}  # which is asked about first says nothing
+
+
+def test_a_flat_three_is_another_picture_of_the_same_digit():
+    hands = [writing(random.Random(seed), "train", 40) for seed in range(60)]
+    flat = [hand for hand in hands if hand.three == FLAT_THREE]
+    assert 0 < len(flat) < 30 and all(draws_flat_three(hand.face.path) for hand in flat)
+    for hand in flat:
+        ink, labels = hand.draw("13", "red", True)
+        assert ink.tobytes() != replace(hand, three="3").draw("13", "red", False)[0].tobytes()
+        assert set(labels.tobytes()) == {0, label("red", "1"), label("red", "3")}
+    assert {writing(random.Random(seed), "test", 40).three for seed in range(60)} == {"3"}
 
 
 @pytest.mark.parametrize("labelled", [False, True])
