@@ -207,5 +207,5 @@ PICTURE_TASKS = {
     shape_picture: ("colour", "shape", "count", "count_kind", "relation", "exists"),
 }
 PICTURE_WEIGHTS = {text_picture: 4, character_picture: 2, shape_picture: 4}
-# what is written is learned last, beside as many scenes
-READING_WEIGHTS = {text_picture: 5, character_picture: 2, shape_picture: 5}
+# what is written is learned last
+READING_WEIGHTS = {text_picture: 6, character_picture: 2, shape_picture: 3}
