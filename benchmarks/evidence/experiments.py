@@ -3,13 +3,14 @@
 
 from dataclasses import dataclass, field
 
-from pools import STILL
+from pools import HELD, STILL
 from variants import Variant
 
 
 TEST_QUESTIONS = 1000  # per variant and seed
 STEPS = (1, 2, 4, 8)
 STARTS = {None: "identity", "switch": "switch", "coarse_to_fine": "coarse to fine"}
+CLIP_STARTS = {"switch": "the switch", "coarse_to_fine": "coarse to fine", None: "the identity"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,15 @@ def made_for(count: int, start: str | None, order: str = "sequential") -> Varian
 def changed(what: str, **parts) -> Variant:
     """The model of 4 steps from the switch with something else in it."""
     return Variant(f"switch, {what}, 4 steps", repeats=4, start="switch", **parts)
+
+
+def clip_variants(shown: str) -> tuple[Variant, ...]:
+    """The models that read clips of pictures: each frame alone, the switch alone, and PVC from each start."""
+    return (
+        Variant(f"{shown}, per frame", adaln=False, temporal=False),
+        Variant(f"{shown}, switch without temporal attention", start="switch", temporal=False),
+        *(Variant(f"{shown}, progressive from {words}", start=start) for start, words in CLIP_STARTS.items()),
+    )
 
 
 ONE_STEP = Variant("16 tokens at once, as InternVL", tokens_per_step=16, adaln=False, temporal=False)
@@ -96,14 +106,14 @@ EXPERIMENTS = {
     "still": Experiment(
         "still",
         800,
-        (
-            Variant("a still clip, per frame", adaln=False, temporal=False),
-            Variant("a still clip, switch without temporal attention", start="switch", temporal=False),
-            Variant("a still clip, progressive from the switch", start="switch"),
-            Variant("a still clip, progressive from coarse to fine", start="coarse_to_fine"),
-            Variant("a still clip, progressive from the identity"),
-        ),
+        clip_variants("a still clip"),
         scored=tuple(f"still-{frames}" for frames in STILL),
+    ),
+    "change": Experiment(
+        "change",
+        800,
+        clip_variants("a clip that changes"),
+        scored=tuple(f"held-{frames}" for frames in HELD),
     ),
     "clips": Experiment(
         "clips",

@@ -16,7 +16,7 @@ import paths
 # isort: split
 import torch
 from data import TinyDataset, names_of
-from drawing import COLOURS, GRID, background, contrasting_light, font, jitter
+from drawing import COLOURS, background, contrasting_light, font, jitter
 from evaluate import questions
 from pictures import CHARACTERS
 from PIL import ImageDraw
@@ -28,8 +28,11 @@ from modeling_pvc.compat_pvc import whole_file
 
 Row = dict[str, torch.Tensor]  # input_ids int[L], labels int[L], frames or tiles uint8[N, 3, 64, 64]
 STILL = (1, 2, 4, 8, 16)  # frames of a still clip; training draws from them
+HELD = (1, 2, 4)  # frames that each picture of a clip stays; training draws from them
+CHANGING = 4  # frames of such a clip
 NINE_CHARACTERS = ("detail", "tiles")  # the same pictures in one tile or in four
 KINDS = {"pictures": "image", "clips": "video", "few-frames": "video"}
+ROWS = 3  # of characters, with as many in each
 FEWER = 4  # `few-frames` shows every fourth frame
 
 
@@ -38,11 +41,11 @@ def detail_question(split: str, seed: int, index: int) -> list[dict]:
     rng = random.Random(f"detail/{split}/{seed}/{index}")
     colour, side = rng.choice(list(COLOURS)), rng.randint(96, 160)
     image = background(rng, side, side, contrasting_light(rng, colour))
-    face = font(rng, split, round(side / GRID * rng.uniform(0.75, 0.95)))
-    text = "".join(rng.choice(CHARACTERS) for _ in range(GRID**2))
+    face = font(rng, split, round(side / ROWS * rng.uniform(0.75, 0.95)))
+    text = "".join(rng.choice(CHARACTERS) for _ in range(ROWS**2))
     draw = ImageDraw.Draw(image)
     for i, character in enumerate(text):
-        x, y = ((place + 0.5 + rng.uniform(-0.1, 0.1)) * side / GRID for place in (i % GRID, i // GRID))
+        x, y = ((place + 0.5 + rng.uniform(-0.1, 0.1)) * side / ROWS for place in (i % ROWS, i // ROWS))
         draw.text((x, y), character, fill=jitter(rng, COLOURS[colour]), font=face, anchor="mm")
     return _answer(
         [{"role": "user", "content": [{"type": "image", "image": image}, _text("Read the characters.")]}], text
@@ -57,12 +60,22 @@ def still_question(split: str, seed: int, index: int, frames: int) -> list[dict]
     return messages
 
 
+def changing_question(split: str, seed: int, index: int, held: int) -> list[dict]:
+    """Several such pictures, each for `held` frames, and the request to read the last: `detail_question`'s."""
+    asked, *earlier = (detail_question(split, seed + i, index) for i in range(CHANGING // held))
+    pictures = [messages[0]["content"][0]["image"] for messages in (*earlier, asked)]
+    asked[0]["content"][0] = {"type": "video", "video": [image for image in pictures for _ in range(held)]}
+    return asked
+
+
 def training_question(task: str, seed: int, index: int) -> list[dict]:
     """The conversation number `index` that the task trains on."""
     if task in NINE_CHARACTERS:
         return detail_question("train", seed, index)
     if task == "still":
         return still_question("train", seed, index, random.Random(index).choice(STILL))
+    if task == "change":
+        return changing_question("train", seed, index, random.Random(index).choice(HELD))
     if task == "pictures":
         return TinyDataset(0, ("image",), 1, seed)[index]["messages"]
     return TinyDataset(0, ("video",), 1, seed)[index]["messages"]
@@ -72,9 +85,10 @@ def held_out_questions(task: str, seed: int, count: int) -> list[list[dict]]:
     """About `count` conversations of one held-out question, as many of each of pvc-tiny's tasks."""
     if task in NINE_CHARACTERS:
         return [detail_question("test", seed, index) for index in range(count)]
-    if task.startswith("still-"):
-        frames = int(task.removeprefix("still-"))
-        return [still_question("test", seed, index, frames) for index in range(count)]
+    if task not in KINDS:
+        name, _, frames = task.partition("-")
+        shown = {"still": still_question, "held": changing_question}[name]
+        return [shown("test", seed, index, int(frames)) for index in range(count)]
     kind = KINDS[task]
     asked = questions(kind, "test", seed, -(-count // len(names_of(kind))))
     return [_answer(messages, answer) for _, messages, answer in asked]

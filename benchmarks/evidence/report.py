@@ -195,8 +195,9 @@ def main() -> None:
     made_for = {"more than a model made for it": lambda name: name.removeprefix("any number of steps, ")}
     write_section(page, "elastic", paired_table(elastic, made_for, starts))
     write_section(page, "parts", paired_table(parts, {"more than the whole": lambda name: SWITCH.name}, parts))
-    per_frame = {"more than per frame": lambda name: f"a still clip, per frame, {asked_of(name)}"}
-    write_section(page, "still", paired_table(still, per_frame, still))
+    per_frame = {"more than per frame": lambda name: f"{name.partition(', ')[0]}, per frame, {asked_of(name)}"}
+    for name, rows in (("still", still), ("change", results("change"))):
+        write_section(page, name, paired_table(rows, per_frame, rows))
     tiles = [row for row in starts if row["variant"] in (COARSE_TO_FINE.name, at_once)] + results("tiles")
     one_tile = {"more than one tile of 4 steps": lambda name: COARSE_TO_FINE.name}
     write_section(page, "tiles", paired_table(tiles, one_tile, tiles))

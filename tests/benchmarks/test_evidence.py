@@ -213,7 +213,11 @@ def test_report(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "suffixes"),
-    [("elastic", ["1 step", "2 steps", "4 steps", "8 steps"]), ("still", [f"still-{n}" for n in (1, 2, 4, 8, 16)])],
+    [
+        ("elastic", ["1 step", "2 steps", "4 steps", "8 steps"]),
+        ("still", [f"still-{n}" for n in (1, 2, 4, 8, 16)]),
+        ("change", [f"held-{n}" for n in (1, 2, 4)]),
+    ],
 )
 def test_one_model_is_scored_at_each_number(name, suffixes, folder, monkeypatch):
     monkeypatch.setattr(learning, "BATCH_SIZE", 4)
@@ -229,6 +233,19 @@ def test_a_still_clip_shows_the_picture_of_the_same_question(folder):
     for task, count in (("still-1", 1), ("still-8", 8)):
         for still, picture in zip(pool(folder, task, "test", 1, 4, 1), pool(folder, "detail", "test", 1, 6, 1)):
             assert torch.equal(still["frames"], picture["frames"].expand(count, -1, -1, -1))
+
+
+def test_a_changing_clip_ends_with_the_picture_of_the_same_question(folder):
+    """Each picture stays as long; the earlier ones are others, and never the same twice."""
+    for held in (1, 2, 4):
+        changing = pool(folder, f"held-{held}", "test", 1, 4, 1)
+        for clip, picture in zip(changing, pool(folder, "detail", "test", 1, 6, 1)):
+            frames = clip["frames"]
+            assert len(frames) == 4 and torch.equal(frames[-1:], picture["frames"])
+            shown = [frames[i : i + held] for i in range(0, 4, held)]
+            assert all(torch.equal(part, part[:1].expand_as(part)) for part in shown)
+            assert len({part.numpy().tobytes() for part in shown}) == 4 // held
+            assert torch.equal(clip["labels"][clip["labels"] != -100], picture["labels"][picture["labels"] != -100])
 
 
 def test_elastic_batches_draw_steps_for_each_picture(folder, config):
