@@ -1,11 +1,11 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Trains pvc-tiny from scratch on data that it makes, with transformers' Trainer.
 
-    python examples/pvc_tiny/train.py pvc-tiny [--seed 0]                               # on a CPU
-    python examples/pvc_tiny/train.py pvc-tiny --batch-size 128 --workers 14 --reading-steps 3600
+    python examples/pvc_tiny/train.py pvc-tiny --batch-size 128 --workers 14 --reading-steps 3600   # on a GPU
+    python examples/pvc_tiny/train.py pvc-tiny [--seed 0]                                           # on a CPU, to try
 
-On two threads of a CPU with AVX2 the first is 2.4 hours, computed from steps' times; the second took eleven minutes on
-an H200 beside 16 virtual cores.
+The first took eleven minutes on an H200 beside 16 virtual cores. The second takes 2.4 hours on two threads of a CPU
+with AVX2, but has an eighth of the conversations: it reads hardly anything (docs/evidence.md).
 
 Four stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a ViT
 that can see. `pictures` teaches the whole model to describe and to answer, `mixed` goes on with clips of 6 to 16
