@@ -10,7 +10,6 @@ from variants import Variant
 TEST_QUESTIONS = 1000  # per variant and seed
 STEPS = (1, 2, 4, 8)
 STARTS = {None: "identity", "switch": "switch", "coarse_to_fine": "coarse to fine"}
-CLIP_STARTS = {"switch": "the switch", "coarse_to_fine": "coarse to fine", None: "the identity"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,9 @@ def clip_variants(shown: str) -> tuple[Variant, ...]:
     return (
         Variant(f"{shown}, per frame", adaln=False, temporal=False),
         Variant(f"{shown}, switch without temporal attention", start="switch", temporal=False),
-        *(Variant(f"{shown}, progressive from {words}", start=start) for start, words in CLIP_STARTS.items()),
+        Variant(f"{shown}, progressive from the switch", start="switch"),
+        Variant(f"{shown}, progressive from coarse to fine", start="coarse_to_fine"),
+        Variant(f"{shown}, progressive from the identity"),
     )
 
 

@@ -16,7 +16,7 @@ import paths
 # isort: split
 import torch
 from data import TinyDataset, names_of
-from drawing import COLOURS, background, contrasting_light, font, jitter
+from drawing import COLOURS, GRID, background, contrasting_light, font, jitter
 from evaluate import questions
 from pictures import CHARACTERS
 from PIL import ImageDraw
@@ -32,7 +32,6 @@ HELD = (1, 2, 4)  # frames that each picture of a clip stays; training draws fro
 CHANGING = 4  # frames of such a clip
 NINE_CHARACTERS = ("detail", "tiles")  # the same pictures in one tile or in four
 KINDS = {"pictures": "image", "clips": "video", "few-frames": "video"}
-ROWS = 3  # of characters, with as many in each
 FEWER = 4  # `few-frames` shows every fourth frame
 
 
@@ -41,11 +40,11 @@ def detail_question(split: str, seed: int, index: int) -> list[dict]:
     rng = random.Random(f"detail/{split}/{seed}/{index}")
     colour, side = rng.choice(list(COLOURS)), rng.randint(96, 160)
     image = background(rng, side, side, contrasting_light(rng, colour))
-    face = font(rng, split, round(side / ROWS * rng.uniform(0.75, 0.95)))
-    text = "".join(rng.choice(CHARACTERS) for _ in range(ROWS**2))
+    face = font(rng, split, round(side / GRID * rng.uniform(0.75, 0.95)))
+    text = "".join(rng.choice(CHARACTERS) for _ in range(GRID**2))
     draw = ImageDraw.Draw(image)
     for i, character in enumerate(text):
-        x, y = ((place + 0.5 + rng.uniform(-0.1, 0.1)) * side / ROWS for place in (i % ROWS, i // ROWS))
+        x, y = ((place + 0.5 + rng.uniform(-0.1, 0.1)) * side / GRID for place in (i % GRID, i // GRID))
         draw.text((x, y), character, fill=jitter(rng, COLOURS[colour]), font=face, anchor="mm")
     return _answer(
         [{"role": "user", "content": [{"type": "image", "image": image}, _text("Read the characters.")]}], text
