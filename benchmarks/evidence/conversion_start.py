@@ -1,9 +1,10 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""A lossless start, measured: a per-frame InternVL of 16 tokens, the same after `pvc convert`, and after a short LoRA.
+"""A lossless start, measured: a per-frame InternVL of 16 tokens, the same after `pvc convert`, and after LoRA.
 
-    python benchmarks/evidence/conversion_start.py [--seeds 0 1 2] [--jobs 4]
+    python benchmarks/evidence/conversion_start.py [--seeds 0 1 2] [--only NAME] [--jobs 4]
 
-Rows go to `results/conversion.json`: accuracy on pictures and on clips for each of the three and each seed.
+Rows go to `results/conversion.json`: accuracy on pictures and on clips for each model and each seed. The InternVL that
+all models of a seed start from is trained once and kept in the cache, as questions are.
 """
 
 import argparse
@@ -11,8 +12,8 @@ import multiprocessing
 import os
 import re
 import tempfile
-import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
@@ -21,18 +22,22 @@ import paths
 
 # isort: split
 import torch
+from experiments import CONVERSIONS, INTERNVL, TEST_QUESTIONS, Conversion
 from learning import CLIPS_AT_A_TIME, score, train
-from measure import pools_of, store
+from limits import environment, quicker_dtype
+from measure import pools_of, store, training_pool
 from peft import get_peft_model
-from pools import Row, to_batch
+from pools import Row, pool, to_batch
+from torch import nn
 from transformers import AutoTokenizer, InternVLConfig, InternVLForConditionalGeneration
 
 from conversion import convert
 from modeling_pvc import PVCConfig, PVCForConditionalGeneration, pvc_lora_config
+from modeling_pvc.compat_pvc import whole_folder
 from modeling_pvc.modeling_vision_pvc import normalize_raw_frames
 
 
-STEPS, LORA_STEPS = 240, 120
+STEPS = 240  # of InternVL's training
 TASKS = ("pictures", "clips")
 # From PVC's names of ViT and text model to those of transformers' InternVL.
 NAMES = (
@@ -87,57 +92,86 @@ def pvc_batch(rows: list[Row], config: PVCConfig) -> dict[str, torch.Tensor]:
     return to_batch(rows, config, factor=1 if is_clip else config.vision_config.image_repeats)
 
 
-def converted(source: InternVLForConditionalGeneration) -> PVCForConditionalGeneration:
-    """What `pvc convert` makes of the model."""
+def converted(source: InternVLForConditionalGeneration, mean: bool = False) -> PVCForConditionalGeneration:
+    """What `pvc convert` makes of the model; with `mean`, each step takes the mean of the four sub-blocks instead."""
     with tempfile.TemporaryDirectory() as work:
         source.save_pretrained(f"{work}/internvl")
         AutoTokenizer.from_pretrained(paths.START).save_pretrained(f"{work}/internvl")
         convert(f"{work}/internvl", f"{work}/pvc", dtype="fp32")
         model = PVCForConditionalGeneration.from_pretrained(f"{work}/pvc", attn_implementation="eager")
+    if mean:
+        nn.init.zeros_(model.model.compressor.modulation.linear.weight)  # its bias is the mean's
     return model.eval()
 
 
-def measure(seed: int, folder: Path, steps: int, lora_steps: int) -> list[dict]:
+def trained_source(folder: Path, seed: int, steps: int) -> InternVLForConditionalGeneration:
+    """The per-frame InternVL of a seed, from the folder or trained and put there."""
+    kept = folder / f"internvl-{seed}-{steps}"
+    if not kept.exists():
+        training = [training_pool(folder, task, steps) for task in TASKS]
+        source, config = internvl(seed), PVCConfig.from_pretrained(paths.START)
+        collate, dtype = partial(internvl_batch, config=config), quicker_dtype(config, source.device)
+        train(source, training, collate, steps, seed, at_a_time=CLIPS_AT_A_TIME, dtype=dtype)
+        with whole_folder(kept) as unfinished:
+            source.save_pretrained(unfinished)
+    return InternVLForConditionalGeneration.from_pretrained(kept, attn_implementation="eager")
+
+
+def measure_source(seed: int, options: argparse.Namespace) -> dict:
     torch.set_num_threads(1)
-    training, held_out = zip(*(pools_of(folder, task, steps) for task in TASKS))
+    source = trained_source(options.cache, seed, options.steps)
+    collate = partial(internvl_batch, config=PVCConfig.from_pretrained(paths.START))
+    return scored(INTERNVL, source, collate, seed, options)
 
-    def row(stage: str, model, collate) -> dict:
-        shares = {task: score(model, rows, collate)["answers"] for task, rows in zip(TASKS, held_out)}
-        return {"variant": stage, "seed": seed, **shares, "optimizer_steps": steps, "lora_steps": lora_steps}
 
-    config = PVCConfig.from_pretrained(paths.START)
-    source = internvl(seed)
-    collate = partial(internvl_batch, config=config)
-    train(source, training, collate, steps, seed, at_a_time=CLIPS_AT_A_TIME)
-    rows = [row("InternVL, per frame, 16 tokens", source, collate)]
-    model = converted(source)
+def measure_converted(variant: Conversion, seed: int, options: argparse.Namespace) -> dict:
+    """A variant of the seed's converted InternVL, on the rows that InternVL was trained on."""
+    torch.set_num_threads(1)
+    model = converted(trained_source(options.cache, seed, options.steps), variant.mean)
     collate = partial(pvc_batch, config=model.config)
-    rows.append(row("converted to PVC, untrained", model, collate))
-    model = get_peft_model(model, pvc_lora_config("all", r=16, new_parts=True))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=2e-3, weight_decay=0.0)
-    train(model, training, collate, lora_steps, seed, optimizer, CLIPS_AT_A_TIME)
-    return [*rows, row("converted to PVC, short LoRA", model, collate)]
+    if variant.lora_steps:
+        training = [training_pool(options.cache, task, options.steps) for task in TASKS]
+        model = get_peft_model(model, pvc_lora_config("all", r=variant.rank, new_parts=True))
+        tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(tuned, lr=2e-3, weight_decay=0.0)
+        train(model, training, collate, variant.lora_steps, seed, optimizer, CLIPS_AT_A_TIME)
+    row = scored(variant.name, model, collate, seed, options)
+    return {**row, "lora_steps": variant.lora_steps, "rank": variant.rank}
+
+
+def scored(name: str, model: nn.Module, collate: Callable, seed: int, options: argparse.Namespace) -> dict:
+    """Shares of right answers on pictures and on clips, and which were right."""
+    row = {"variant": name, "seed": seed, "optimizer_steps": options.steps}
+    for task in TASKS:
+        result = score(model, pool(options.cache, task, "test", 1, options.questions, 1), collate)
+        row |= {task: result["answers"], f"{task}_right": result["right"]}
+    return {**row, "device": environment(model.device, torch.float32)["device"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="seeds at a time (default: one per CPU)")
+    parser.add_argument("--only", choices=[variant.name for variant in CONVERSIONS], help="beside InternVL itself")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="models at a time (default: one per CPU)")
     parser.add_argument("--steps", type=int, default=STEPS, help="of InternVL's training (default: %(default)s)")
-    parser.add_argument("--lora-steps", type=int, default=LORA_STEPS, help="default: %(default)s")
+    parser.add_argument("--questions", type=int, default=TEST_QUESTIONS, help="per task (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "pvc-evidence")
     options = parser.parse_args()
     for task in TASKS:
-        pools_of(options.cache, task, options.steps, options.jobs)
-    started = time.perf_counter()
+        pools_of(options.cache, task, options.steps, options.jobs, options.questions)
+    variants = [variant for variant in CONVERSIONS if options.only in (None, variant.name)]
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as workers:
-        arguments = (options.cache, options.steps, options.lora_steps)
-        for job in as_completed(workers.submit(measure, seed, *arguments) for seed in options.seeds):
-            for row in job.result():
-                store("conversion", row)
-                print(f"{row['variant']:32} seed {row['seed']}  pictures {row['pictures']:6.1%}  "
-                      f"clips {row['clips']:6.1%}  {time.perf_counter() - started:.0f} s", flush=True)  # fmt: skip
+        keep_rows([workers.submit(measure_source, seed, options) for seed in options.seeds])
+        keep_rows([workers.submit(measure_converted, v, seed, options) for seed in options.seeds for v in variants])
+
+
+def keep_rows(jobs: list[Future]) -> None:
+    """Stores each row when it is measured."""
+    for job in as_completed(jobs):
+        row = job.result()
+        store("conversion", row)
+        print(f"{row['variant']:64} seed {row['seed']}  pictures {row['pictures']:6.1%}  "
+              f"clips {row['clips']:6.1%}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

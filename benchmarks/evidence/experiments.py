@@ -32,6 +32,22 @@ class Experiment:
         return self.scored or (task,)
 
 
+@dataclass(frozen=True)
+class Conversion:
+    """A converted InternVL, and what becomes of it.
+
+    Args:
+        mean: whether each step takes the mean of the four sub-blocks, instead of one by its phase.
+        lora_steps: optimizer steps of LoRA, pictures and clips in turn.
+        rank: of LoRA.
+    """
+
+    name: str
+    mean: bool = False
+    lora_steps: int = 0
+    rank: int = 16
+
+
 def words_of(count: int) -> str:
     return f"{count} step" + "s" * (count > 1)
 
@@ -128,3 +144,14 @@ EXPERIMENTS = {
         {FEW_FRAMES_16.name: "few-frames"},
     ),
 }
+
+INTERNVL = "InternVL, per frame, 16 tokens"
+CONVERSIONS = (
+    Conversion("converted to PVC, untrained"),
+    Conversion("converted to PVC, mean of sub-blocks, untrained", mean=True),
+    Conversion("converted to PVC, 120 steps of LoRA, rank 16", lora_steps=120),
+    Conversion("converted to PVC, 480 steps of LoRA, rank 4", lora_steps=480, rank=4),
+    Conversion("converted to PVC, 480 steps of LoRA, rank 16", lora_steps=480),
+    Conversion("converted to PVC, 480 steps of LoRA, rank 64", lora_steps=480, rank=64),
+    Conversion("converted to PVC, mean of sub-blocks, 480 steps of LoRA, rank 16", mean=True, lora_steps=480),
+)

@@ -10,7 +10,7 @@ import paths
 
 
 # isort: split
-from experiments import COARSE_TO_FINE, EXPERIMENTS, ONE_STEP, SWITCH
+from experiments import COARSE_TO_FINE, CONVERSIONS, EXPERIMENTS, INTERNVL, ONE_STEP, SWITCH
 from matplotlib.figure import Figure
 from tables import markdown, write_section
 
@@ -29,6 +29,7 @@ def results(name: str) -> list[dict]:
 def by_variant(rows: list[dict]) -> dict[str, list[dict]]:
     """Rows by variant, in the order in which the experiments list them."""
     order = [variant.name for experiment in EXPERIMENTS.values() for variant in experiment.variants]
+    order += [INTERNVL, *(conversion.name for conversion in CONVERSIONS)]
     names = {row["variant"]: None for row in rows}
     ordered = sorted(names, key=lambda name: order.index(name) if name in order else len(order))
     return {name: [row for row in rows if row["variant"] == name] for name in ordered}
@@ -44,13 +45,19 @@ def spread_of(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def difference(rows: list[dict], others: list[dict]) -> str:
+def seeds_of(rows: list[dict]) -> str:
+    return ", ".join(str(seed) for seed in sorted(row["seed"] for row in rows))
+
+
+def difference(rows: list[dict], others: list[dict], right: str = "right") -> str:
     """What a variant answers more than another, paired by question and seed, with a 95 % interval.
+
+    `right` is the key of which questions were answered rightly.
 
     Its variance is that of the questions, averaged over the seeds, plus that of the seeds, averaged over questions.
     Empty where no seed was run of both.
     """
-    pairs = [(row["right"], other["right"]) for row in rows for other in others if row["seed"] == other["seed"]]
+    pairs = [(row[right], other[right]) for row in rows for other in others if row["seed"] == other["seed"]]
     if not pairs:
         return ""
     by_seed = [[int(a) - int(b) for a, b in zip(*pair, strict=True)] for pair in pairs]
@@ -76,7 +83,7 @@ def paired_table(measured: list[dict], references: dict[str, Callable[[str], str
                 "" if reference(variant) == variant else difference(rows, all_rows.get(reference(variant), []))
                 for reference in references.values()
             ),
-            ", ".join(str(row["seed"]) for row in sorted(rows, key=lambda row: row["seed"])),
+            seeds_of(rows),
         ]
         for variant, rows in by_variant(measured).items()
     ]
@@ -119,11 +126,15 @@ def clips_table() -> str:
 
 
 def conversion_table() -> str:
-    lines = [
-        [variant, mean_and_spread(rows, "pictures"), mean_and_spread(rows, "clips"), str(len(rows))]
-        for variant, rows in by_variant(results("conversion")).items()
-    ]
-    return table(["model", "pictures", "clips", "seeds"], lines)
+    groups = by_variant(results("conversion"))
+    lines = []
+    for variant, rows in groups.items():
+        lines.append([variant])
+        for task in ("pictures", "clips"):
+            more = difference(rows, groups.get(INTERNVL, []), f"{task}_right") if variant != INTERNVL else ""
+            lines[-1] += [mean_and_spread(rows, task), more]
+        lines[-1].append(seeds_of(rows))
+    return table(["model", "pictures", "more than InternVL", "clips", "more than InternVL", "seeds"], lines)
 
 
 def draw_figure(path: Path) -> None:

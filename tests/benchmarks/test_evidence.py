@@ -18,12 +18,13 @@ import learning
 import measure
 import paths
 import report
-from experiments import EXPERIMENTS, FOUR_STEPS, ONE_STEP
+from experiments import EXPERIMENTS, FOUR_STEPS, INTERNVL, ONE_STEP, Conversion
 from learning import score, train
 from pools import elastic_batch, held_out_questions, pool, to_batch, training_question
 from variants import NEW, Variant, build
 
 from modeling_pvc import PVCConfig
+from modeling_pvc.modeling_pvc import merge_patches
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +152,33 @@ def test_the_untrained_start_is_lossless(folder, config):
         expected = source(**conversion_start.internvl_batch(rows, config)).logits
         got = model(**conversion_start.pvc_batch(rows, model.config)).logits
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
+def test_the_mean_of_sub_blocks():
+    source = conversion_start.internvl(seed=0)
+    compressor = conversion_start.converted(source, mean=True).model.compressor
+    patches = torch.randn(1, 1 + compressor.grid_size**2, source.config.vision_config.hidden_size).expand(5, -1, -1)
+    with torch.no_grad():
+        tokens = compressor(patches, torch.arange(5), torch.arange(5))
+        grid = patches[:1, 1:].unflatten(1, (compressor.grid_size, compressor.grid_size))
+        four = merge_patches(compressor.layer_norm(merge_patches(grid, 2)), 2).flatten(1, 2).chunk(4, dim=-1)
+        projector = source.model.multi_modal_projector
+        expected = projector.linear_2(projector.act(projector.linear_1(sum(four) / 4)))
+    torch.testing.assert_close(tokens, expected.expand_as(tokens), atol=1e-5, rtol=0)
+
+
+def test_a_conversion_is_measured_on_pictures_and_clips(folder, monkeypatch):
+    monkeypatch.setattr(learning, "BATCH_SIZE", 2)
+    monkeypatch.setattr(conversion_start, "training_pool", lambda _, task, steps: pool(folder, task, "test", 1, 9, 1))
+    options = SimpleNamespace(cache=folder, steps=2, questions=9)
+    source = conversion_start.measure_source(0, options)
+    kept = (folder / "internvl-0-2" / "model.safetensors").stat().st_mtime_ns
+    row = conversion_start.measure_converted(Conversion("tuned", lora_steps=2, rank=4), 0, options)
+    assert (folder / "internvl-0-2" / "model.safetensors").stat().st_mtime_ns == kept
+    assert (row["lora_steps"], row["rank"], source["variant"]) == (2, 4, INTERNVL)
+    for task in conversion_start.TASKS:
+        assert len(source[f"{task}_right"]) == len(row[f"{task}_right"]) >= 9
+    assert "±" in report.difference([row], [source], "clips_right")
 
 
 def rows_of(variant, *right):
