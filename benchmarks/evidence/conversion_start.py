@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """A lossless start, measured: a per-frame InternVL of 16 tokens, the same after `pvc convert`, and after LoRA.
 
-    python benchmarks/evidence/conversion_start.py [--seeds 0 1 2] [--only NAME] [--jobs 4]
+    python benchmarks/evidence/conversion_start.py [--seeds 0 1 2] [--only NAME] [--results FOLDER]
 
 Rows go to `results/conversion.json`: accuracy on pictures and on clips for each model and each seed. The InternVL that
 all models of a seed start from is trained once and kept in the cache, as questions are.
@@ -155,21 +155,24 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="models at a time (default: one per CPU)")
     parser.add_argument("--steps", type=int, default=STEPS, help="of InternVL's training (default: %(default)s)")
     parser.add_argument("--questions", type=int, default=TEST_QUESTIONS, help="per task (default: %(default)s)")
+    parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "pvc-evidence")
     options = parser.parse_args()
     for task in TASKS:
         pools_of(options.cache, task, options.steps, options.jobs, options.questions)
     variants = [variant for variant in CONVERSIONS if options.only in (None, variant.name)]
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as workers:
-        keep_rows([workers.submit(measure_source, seed, options) for seed in options.seeds])
-        keep_rows([workers.submit(measure_converted, v, seed, options) for seed in options.seeds for v in variants])
+        sources = [workers.submit(measure_source, seed, options) for seed in options.seeds]
+        keep_rows(sources, options.results)
+        models = [workers.submit(measure_converted, v, seed, options) for seed in options.seeds for v in variants]
+        keep_rows(models, options.results)
 
 
-def keep_rows(jobs: list[Future]) -> None:
+def keep_rows(jobs: list[Future], folder: Path | None) -> None:
     """Stores each row when it is measured."""
     for job in as_completed(jobs):
         row = job.result()
-        store("conversion", row)
+        store("conversion", row, folder)
         print(f"{row['variant']:64} seed {row['seed']}  pictures {row['pictures']:6.1%}  "
               f"clips {row['clips']:6.1%}", flush=True)  # fmt: skip
 

@@ -96,13 +96,17 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--count", type=int, default=100, help="questions per task (default: 100)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--image-steps", type=int, nargs="+", help="of a picture (default: the checkpoint's)")
+    parser.add_argument(
+        "--image-steps", type=int, nargs="+", help="of pictures, not of second ones (default: the checkpoint's)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     parser.add_argument(
         "--card", action="store_true", help="write pvc-tiny's model card with the numbers to the folder"
     )
     options = parser.parse_args()
+    if options.count < 1:
+        parser.error(f"--count {options.count}: there is no share of so many questions.")
     model = AutoModelForImageTextToText.from_pretrained(options.model, trust_remote_code=True).eval()
     processor = AutoProcessor.from_pretrained(options.model, trust_remote_code=True)
     steps = options.image_steps or [processor.image_repeats]
