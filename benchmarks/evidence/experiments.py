@@ -150,8 +150,8 @@ CONVERSIONS = (
     Conversion("converted to PVC, untrained"),
     Conversion("converted to PVC, mean of sub-blocks, untrained", mean=True),
     Conversion("converted to PVC, 120 steps of LoRA, rank 16", lora_steps=120),
-    Conversion("converted to PVC, 480 steps of LoRA, rank 16", lora_steps=480),
-    Conversion("converted to PVC, mean of sub-blocks, 480 steps of LoRA, rank 16", mean=True, lora_steps=480),
-    Conversion("converted to PVC, 480 steps of LoRA, rank 4", lora_steps=480, rank=4),
-    Conversion("converted to PVC, 480 steps of LoRA, rank 64", lora_steps=480, rank=64),
+    Conversion("converted to PVC, 240 steps of LoRA, rank 16", lora_steps=240),
+    Conversion("converted to PVC, mean of sub-blocks, 120 steps of LoRA, rank 16", mean=True, lora_steps=120),
+    Conversion("converted to PVC, 120 steps of LoRA, rank 4", lora_steps=120, rank=4),
+    Conversion("converted to PVC, 120 steps of LoRA, rank 64", lora_steps=120, rank=64),
 )
