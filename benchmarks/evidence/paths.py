@@ -1,5 +1,5 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Makes the modules of pvc-tiny and of benchmarks importable, for scripts that run from any folder."""
+"""Makes `conversion` and the modules of pvc-tiny and benchmarks importable, for scripts that run from any folder."""
 
 import sys
 from pathlib import Path
@@ -9,4 +9,4 @@ ROOT = Path(__file__).parents[2]
 START = Path(__file__).parent / "base"  # pvc-tiny as it was when the rows were measured
 RESULTS = Path(__file__).parent / "results"
 
-sys.path.extend(str(ROOT / folder) for folder in ("examples/pvc_tiny", "benchmarks"))
+sys.path.extend(str(ROOT / folder) for folder in ("", "examples/pvc_tiny", "benchmarks"))

@@ -2,7 +2,10 @@
 """The evidence's scripts: what the variants share, what they lack, and what becomes of the results."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -179,6 +182,14 @@ def test_a_conversion_is_measured_on_pictures_and_clips(folder, monkeypatch):
     for task in conversion_start.TASKS:
         assert len(source[f"{task}_right"]) == len(row[f"{task}_right"]) >= 9
     assert "±" in report.difference([row], [source], "clips_right")
+
+
+@pytest.mark.parametrize("script", ["measure", "conversion_start", "checkpoint"])
+def test_scripts_start_from_any_folder(script, tmp_path):
+    command = [sys.executable, paths.ROOT / "benchmarks" / "evidence" / f"{script}.py", "--help"]
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ran = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True)
+    assert ran.returncode == 0 and "--questions" in ran.stdout, ran.stderr
 
 
 def rows_of(variant, *right):
