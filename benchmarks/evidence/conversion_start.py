@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ import torch
 from experiments import CONVERSIONS, INTERNVL, TEST_QUESTIONS, Conversion
 from learning import CLIPS_AT_A_TIME, score, train
 from limits import environment, quicker_dtype
-from measure import pools_of, store, training_pool
+from measure import finished, pools_of, store, training_pool
 from peft import get_peft_model
 from pools import Row, pool, to_batch
 from torch import nn
@@ -170,8 +170,7 @@ def main() -> None:
 
 def keep_rows(jobs: list[Future], folder: Path | None) -> None:
     """Stores each row when it is measured."""
-    for job in as_completed(jobs):
-        row = job.result()
+    for row in finished(jobs):
         store("conversion", row, folder)
         print(f"{row['variant']:64} seed {row['seed']}  pictures {row['pictures']:6.1%}  "
               f"clips {row['clips']:6.1%}", flush=True)  # fmt: skip

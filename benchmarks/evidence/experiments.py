@@ -37,15 +37,19 @@ class Conversion:
     """A converted InternVL, and what becomes of it.
 
     Args:
-        mean: whether each step takes the mean of the four sub-blocks, instead of one by its phase.
         lora_steps: optimizer steps of LoRA, pictures and clips in turn.
         rank: of LoRA.
+        mean: whether each step takes the mean of the four sub-blocks, instead of one by its phase.
     """
 
-    name: str
-    mean: bool = False
     lora_steps: int = 0
     rank: int = 16
+    mean: bool = False
+
+    @property
+    def name(self) -> str:
+        tuned = f"{self.lora_steps} steps of LoRA, rank {self.rank}" if self.lora_steps else "untrained"
+        return ", ".join(["converted to PVC", *(["mean of sub-blocks"] if self.mean else []), tuned])
 
 
 def words_of(count: int) -> str:
@@ -147,11 +151,11 @@ EXPERIMENTS = {
 
 INTERNVL = "InternVL, per frame, 16 tokens"
 CONVERSIONS = (
-    Conversion("converted to PVC, untrained"),
-    Conversion("converted to PVC, mean of sub-blocks, untrained", mean=True),
-    Conversion("converted to PVC, 120 steps of LoRA, rank 16", lora_steps=120),
-    Conversion("converted to PVC, 240 steps of LoRA, rank 16", lora_steps=240),
-    Conversion("converted to PVC, mean of sub-blocks, 120 steps of LoRA, rank 16", mean=True, lora_steps=120),
-    Conversion("converted to PVC, 120 steps of LoRA, rank 4", lora_steps=120, rank=4),
-    Conversion("converted to PVC, 120 steps of LoRA, rank 64", lora_steps=120, rank=64),
+    Conversion(),
+    Conversion(mean=True),
+    Conversion(lora_steps=120),
+    Conversion(lora_steps=240),
+    Conversion(lora_steps=120, mean=True),
+    Conversion(lora_steps=120, rank=4),
+    Conversion(lora_steps=120, rank=64),
 )

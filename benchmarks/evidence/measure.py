@@ -14,8 +14,8 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
@@ -97,6 +97,16 @@ def store(name: str, row: dict, folder: Path | None = None) -> None:
     write_file(file, json.dumps({"experiment": name, "rows": rows}, indent=1) + "\n")
 
 
+def finished(jobs: Sequence[Future]) -> Iterator:
+    """Results as they come. Where one fails, jobs that have not begun never do; else the error would wait for all."""
+    try:
+        for job in as_completed(jobs):
+            yield job.result()
+    finally:
+        for job in jobs:
+            job.cancel()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=EXPERIMENTS)
@@ -125,8 +135,8 @@ def main() -> None:
             for variant in variants
             for task in [experiment.task_of(variant)]
         ]
-        for job in as_completed(jobs):
-            for row in job.result():
+        for rows in finished(jobs):
+            for row in rows:
                 store(options.experiment, row, options.results)
                 print(f"{row['variant']:58} seed {row['seed']}  answers {row['answers']:6.1%}  "
                       f"tokens {row['tokens']:6.1%}  {row['seconds']} s", flush=True)  # fmt: skip

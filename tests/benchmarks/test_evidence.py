@@ -6,6 +6,8 @@ import os
 import random
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
 
@@ -176,12 +178,20 @@ def test_a_conversion_is_measured_on_pictures_and_clips(folder, monkeypatch):
     options = SimpleNamespace(cache=folder, steps=2, questions=9)
     source = conversion_start.measure_source(0, options)
     kept = (folder / "internvl-0-2" / "model.safetensors").stat().st_mtime_ns
-    row = conversion_start.measure_converted(Conversion("tuned", lora_steps=2, rank=4), 0, options)
+    row = conversion_start.measure_converted(Conversion(lora_steps=2, rank=4), 0, options)
     assert (folder / "internvl-0-2" / "model.safetensors").stat().st_mtime_ns == kept
     assert (row["lora_steps"], row["rank"], source["variant"]) == (2, 4, INTERNVL)
     for task in conversion_start.TASKS:
         assert len(source[f"{task}_right"]) == len(row[f"{task}_right"]) >= 9
     assert "±" in report.difference([row], [source], "clips_right")
+
+
+def test_an_error_does_not_wait_for_jobs_that_have_not_begun():
+    with ThreadPoolExecutor(1) as workers:
+        jobs = [workers.submit(action) for action in (lambda: 1, lambda: 1 / 0, *[partial(time.sleep, 0.2)] * 5)]
+        with pytest.raises(ZeroDivisionError):
+            list(measure.finished(jobs))
+    assert jobs[-1].cancelled()
 
 
 @pytest.mark.parametrize("script", ["measure", "conversion_start", "checkpoint"])
