@@ -1,13 +1,15 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""What a trained checkpoint reads of nine characters with more steps of a picture, and more frames of a still clip.
+"""What a trained checkpoint reads of many characters with more steps of a picture, and more frames of a still clip.
 
-    python benchmarks/evidence/checkpoint.py [FOLDER] [--questions 500]
+    python benchmarks/evidence/checkpoint.py [FOLDER] [--questions 500]     # pvc-tiny, if no folder is given
+    python benchmarks/evidence/checkpoint.py benchmarks/evidence/pages
 
 Nothing is trained. Every number of steps and frames shows the same held-out pictures, those of the experiments.
 """
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import paths
@@ -15,20 +17,23 @@ import paths
 
 # isort: split
 import torch
+from drawing import DENSE_PAGE, GRID, PAGE
 from evaluate import BATCH_SIZE, answers
 from limits import environment
 from measure import store
+from pictures import CALLED
 from pools import detail_question, still_question
 from tqdm import tqdm
-from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 
-CHECKPOINT = paths.ROOT / "examples" / "pvc_tiny" / "checkpoint"
+KNOWN = {paths.CHECKPOINT.resolve(): "checkpoint", paths.PAGES.resolve(): "pages"}  # names of their results
 NUMBERS = (1, 2, 4, 8, 16)  # training draws pictures of up to 8 steps, and clips of 6 to 16 frames
 
 
-def picture(index: int, steps: int) -> list[dict]:
-    messages = detail_question("test", 1, index)
+def picture(index: int, steps: int, rows: int = GRID) -> list[dict]:
+    messages = detail_question("test", 1, index, rows)
     messages[0]["content"][0]["image_steps"] = steps
     return messages
 
@@ -39,14 +44,18 @@ def still_clip(index: int, frames: int) -> list[dict]:
     return messages
 
 
-SHOWN: dict[str, Callable[[int, int], list[dict]]] = {"a picture, steps": picture, "a still clip, frames": still_clip}
+SHOWN: dict[str, Callable[[int, int], list[dict]]] = {
+    "a picture, steps": picture,
+    **{f"a {CALLED[rows]}, steps": partial(picture, rows=rows) for rows in (PAGE, DENSE_PAGE)},
+    "a still clip, frames": still_clip,
+}
 
 
-def right(model, processor, show: Callable[[int, int], list[dict]], number: int, count: int) -> str:
-    """A 1 for each of `count` pictures whose nine characters are all read, in order, and a 0 for each other."""
+def right(model, processor, name: str, number: int, count: int) -> str:
+    """A 1 for each of `count` pictures whose characters are all read, in order, and a 0 for each other."""
     digits = ""
-    for start in tqdm(range(0, count, BATCH_SIZE), f"{show.__name__} {number}"):
-        asked = [show(index, number) for index in range(start, min(start + BATCH_SIZE, count))]
+    for start in tqdm(range(0, count, BATCH_SIZE), f"{name}, {number}"):
+        asked = [SHOWN[name](index, number) for index in range(start, min(start + BATCH_SIZE, count))]
         truths = [answer["content"][0]["text"] for _, answer in asked]
         given = answers(model, processor, [[question] for question, _ in asked])
         digits += "".join(str(int(a == b)) for a, b in zip(given, truths, strict=True))
@@ -55,23 +64,22 @@ def right(model, processor, show: Callable[[int, int], list[dict]], number: int,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default=CHECKPOINT, help="a checkpoint folder (default: the repository's)")
+    parser.add_argument("model", nargs="?", type=Path, default=paths.CHECKPOINT, help="a checkpoint folder")
     parser.add_argument("--questions", type=int, default=500, help="for each number (default: 500)")
     parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     options = parser.parse_args()
-    if Path(options.model).resolve() != CHECKPOINT and options.results is None:
-        parser.error(
-            f"{options.model} is not the checkpoint whose numbers docs/evidence.md has: give --results FOLDER"
-        )
-    model = AutoModelForImageTextToText.from_pretrained(options.model, trust_remote_code=True).eval()
-    processor = AutoProcessor.from_pretrained(options.model, trust_remote_code=True)
+    table = KNOWN.get(options.model.resolve(), "checkpoint")
+    if options.model.resolve() not in KNOWN and options.results is None:
+        parser.error(f"{options.model} is no checkpoint whose numbers docs/evidence.md has: give --results FOLDER")
+    model = PVCForConditionalGeneration.from_pretrained(options.model).eval()
+    processor = PVCProcessor.from_pretrained(options.model)
     device = environment(model.device, torch.float32)["device"]
-    for name, show in SHOWN.items():
+    for name in SHOWN:
         for number in NUMBERS:
-            digits = right(model, processor, show, number, options.questions)
+            digits = right(model, processor, name, number, options.questions)
             share = digits.count("1") / len(digits)
             row = {"variant": f"{name}, {number}", "seed": 0, "answers": share, "right": digits, "device": device}
-            store("checkpoint", row, options.results)
+            store(table, row, options.results)
             print(f"{row['variant']}: {share:.1%}")
 
 

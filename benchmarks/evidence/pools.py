@@ -18,7 +18,7 @@ import torch
 from data import TinyDataset, names_of
 from drawing import COLOURS, GRID, background, contrasting_light, font, jitter
 from evaluate import questions
-from pictures import CHARACTERS
+from pictures import CALLED, CHARACTERS
 from PIL import ImageDraw
 from torch.nn.utils.rnn import pad_sequence
 
@@ -35,19 +35,19 @@ KINDS = {"pictures": "image", "clips": "video", "few-frames": "video"}
 FEWER = 4  # `few-frames` shows every fourth frame
 
 
-def detail_question(split: str, seed: int, index: int) -> list[dict]:
-    """A picture of 3 x 3 characters and the request to read them: more than pvc-tiny was trained to read."""
+def detail_question(split: str, seed: int, index: int, rows: int = GRID) -> list[dict]:
+    """A picture of 3 x 3, or so many rows of as many, characters and the request to read them."""
     rng = random.Random(f"detail/{split}/{seed}/{index}")
     colour, side = rng.choice(list(COLOURS)), rng.randint(96, 160)
     image = background(rng, side, side, contrasting_light(rng, colour))
-    face = font(rng, split, round(side / GRID * rng.uniform(0.75, 0.95)))
-    text = "".join(rng.choice(CHARACTERS) for _ in range(GRID**2))
+    face = font(rng, split, round(side / rows * rng.uniform(0.75, 0.95)))
+    text = "".join(rng.choice(CHARACTERS) for _ in range(rows**2))
     draw = ImageDraw.Draw(image)
     for i, character in enumerate(text):
-        x, y = ((place + 0.5 + rng.uniform(-0.1, 0.1)) * side / GRID for place in (i % GRID, i // GRID))
+        x, y = ((place + 0.5 + rng.uniform(-0.1, 0.1)) * side / rows for place in (i % rows, i // rows))
         draw.text((x, y), character, fill=jitter(rng, COLOURS[colour]), font=face, anchor="mm")
     return _answer(
-        [{"role": "user", "content": [{"type": "image", "image": image}, _text("Read the characters.")]}], text
+        [{"role": "user", "content": [{"type": "image", "image": image}, _text(f"Read the {CALLED[rows]}.")]}], text
     )
 
 

@@ -99,11 +99,11 @@ def table(header: list[str], lines: list[list[str]]) -> str:
     return markdown(header, lines) if lines else "Not yet measured."
 
 
-def checkpoint_table() -> str:
+def checkpoint_table(experiment: str) -> str:
     """What is read with 1 to 16 steps or frames: numbers as columns, pictures and clips as rows."""
-    groups = by_variant(results("checkpoint"))
+    groups = by_variant(results(experiment))
     shown = dict.fromkeys(variant.rpartition(", ")[0] for variant in groups)
-    lines, numbers = [], dict.fromkeys(map(asked_of, groups))
+    lines, numbers = [], sorted({asked_of(variant) for variant in groups}, key=int)
     for name in shown:
         rows = [groups.get(f"{name}, {number}", []) for number in numbers]  # a run may have been interrupted
         lines.append([name, *(mean_and_spread(row, "answers") if row else "" for row in rows)])
@@ -138,9 +138,9 @@ def conversion_table() -> str:
 
 
 def draw_figure(path: Path) -> None:
-    """Accuracy against what is spent: steps of a picture, and frames of a clip in which nothing moves."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    """Accuracy against what is spent: steps of a picture, frames of a still clip, steps of pvc-tiny."""
+    figure = Figure(figsize=(14, 4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
     made, elastic = by_variant(results("starts")), by_variant(results("elastic"))
     for start, style in (("coarse to fine", "C0"), ("switch", "C1"), ("identity", "C2")):
         one_model = _numbered(elastic, f"any number of steps, {start}")
@@ -151,9 +151,13 @@ def draw_figure(path: Path) -> None:
     clips = by_variant(results("still"))
     for variant in EXPERIMENTS["still"].variants:
         label = variant.name.removeprefix("a still clip, ")
-        _line(right, _numbered(clips, variant.name), frames, "o-", label)
-    right.set(title="The same pictures as still clips", xlabel="frames of 4 tokens")
-    for axes in (left, right):
+        _line(middle, _numbered(clips, variant.name), frames, "o-", label)
+    middle.set(title="The same pictures as still clips", xlabel="frames of 4 tokens")
+    checkpoint = by_variant(results("pages"))
+    for name, label in (("a picture", "9"), ("a page", "16"), ("a dense page", "25")):
+        _line(right, _numbered(checkpoint, f"{name}, steps"), steps, "o-", f"{label} characters")
+    right.set(title="One model trained on pages, all read", xlabel="steps of 4 tokens per picture")
+    for axes in (left, middle, right):
         axes.set_ylabel("right")
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:.0f}")
@@ -186,6 +190,10 @@ def frames(row: dict) -> int:
     return int(row["variant"].rpartition("-")[2])
 
 
+def steps(row: dict) -> int:
+    return int(asked_of(row["variant"]))
+
+
 def main() -> None:
     page = DOCS / "evidence.md"
     starts, elastic, still = (results(name) for name in ("starts", "elastic", "still"))
@@ -212,7 +220,8 @@ def main() -> None:
     tiles = [row for row in starts if row["variant"] in (COARSE_TO_FINE.name, at_once)] + results("tiles")
     one_tile = {"more than one tile of 4 steps": lambda name: COARSE_TO_FINE.name}
     write_section(page, "tiles", paired_table(tiles, one_tile, tiles))
-    write_section(page, "checkpoint", checkpoint_table())
+    for name in ("checkpoint", "pages"):
+        write_section(page, name, checkpoint_table(name))
     write_section(page, "clips", clips_table())
     write_section(page, "conversion", conversion_table())
     draw_figure(FIGURE)

@@ -18,7 +18,7 @@ from typing import Any
 
 from clips import CLIP_TASKS, CLIP_WEIGHTS, encode
 from drawing import DESCRIBE, DESCRIBE_CLIP, SPLITS
-from pictures import PICTURE_TASKS, PICTURE_WEIGHTS
+from pictures import PAGE_TASKS, PICTURE_TASKS, PICTURE_WEIGHTS, page_picture
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -51,8 +51,9 @@ def drawn(rng: random.Random, weights: dict[Callable, int]) -> Callable:
 
 
 def names_of(kind: str) -> tuple[str, ...]:
-    """The tasks that are asked about pictures (`image`) or clips (`video`)."""
-    tasks, described = (PICTURE_TASKS, DESCRIBE) if kind == "image" else (CLIP_TASKS, DESCRIBE_CLIP)
+    """The tasks that are asked about pictures (`image`), pages (`page`) or clips (`video`)."""
+    tasks = {"image": PICTURE_TASKS, "page": PAGE_TASKS, "video": CLIP_TASKS}[kind]
+    described = DESCRIBE_CLIP if kind == "video" else DESCRIBE
     return (*(name for names in tasks.values() for name in names), described)
 
 
@@ -75,9 +76,14 @@ def make_sample(
     labelled: bool = False,
     weights: dict[Callable, int] = PICTURE_WEIGHTS,
 ) -> Sample:
-    """The picture (`kind="image"`, `labelled` or not, its kind by `weights`) or clip (`"video"`) number `index`."""
+    """The picture (`kind="image"`, drawn by `weights`), page (`"page"`) or clip (`"video"`) number `index`.
+
+    Pictures and pages have `labels` if `labelled`.
+    """
     rng = random.Random(f"{split}/{seed}/{kind}/{index}")
-    return make_picture(rng, split, labelled, weights) if kind == "image" else make_clip(rng, split)
+    if kind == "video":
+        return make_clip(rng, split)
+    return make_picture(rng, split, labelled, {page_picture: 1} if kind == "page" else weights)
 
 
 def conversation(

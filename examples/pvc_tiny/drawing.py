@@ -37,6 +37,7 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 NAMES = (*SHAPES, *string.digits, *string.ascii_uppercase)
 GRID = 3  # characters per row of a picture of many, and rows
+PAGE, DENSE_PAGE = 4, 5
 FLAT_THREE, NO_CHARACTER = "\u01b7", "\U0010fffe"
 
 # Package, folder and beginning of the file names of each family of fonts, per split.
@@ -286,12 +287,13 @@ def draw_text(
 def draw_grid(
     rng: random.Random, image: Image.Image, split: str, text: str, colour: str, labels: Image.Image | None = None
 ) -> None:
-    """Writes the characters row by row, `GRID` in a row, each about in the middle of its cell."""
-    side = min(image.size) / GRID
+    """Writes a square number of characters row by row, each about in the middle of its cell."""
+    rows = math.isqrt(len(text))
+    side = min(image.size) / rows
     hand = writing(rng, split, round(side * rng.uniform(0.75, 0.95)))
     for i, character in enumerate(text):
         drawn = hand.draw(character, colour, labels is not None)
-        x, y = ((place + 0.5 + rng.uniform(-0.1, 0.1)) * side for place in (i % GRID, i // GRID))
+        x, y = ((place + 0.5 + rng.uniform(-0.1, 0.1)) * side for place in (i % rows, i // rows))
         corner = round(x - drawn[0].width / 2), round(y - drawn[0].height / 2)
         ink_on(rng, image, labels, colour, drawn, corner)
 

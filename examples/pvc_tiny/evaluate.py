@@ -63,7 +63,7 @@ def answers(model, processor, conversations: list[list[dict]]) -> list[str]:
 
 
 def accuracy(model, processor, kind: str, split: str, seed: int, count: int, second: bool = False) -> Shares:
-    """Share of right answers to `count` questions of every task about pictures (`image`) or clips (`video`).
+    """Share of right answers to `count` questions of every task of the kind: `image`, `page` or `video`.
 
     `second` as in `questions`.
     """
@@ -78,12 +78,15 @@ def accuracy(model, processor, kind: str, split: str, seed: int, count: int, sec
 
 
 def measure(model, processor, image_steps: list[int], *asked) -> dict[str, Shares]:
-    """Accuracy on pictures at each number of steps, and on clips; and, at the checkpoint's number, after another
-    picture or clip. `asked` as in `accuracy`."""
+    """Accuracy on pictures and pages at each number of steps, and on clips.
+
+    And on pictures, at the checkpoint's number, and clips after another picture or clip. `asked` as in `accuracy`.
+    """
     result, usual = {}, processor.image_steps
     for steps in image_steps:
         processor.image_steps = steps
-        result[f"pictures, {steps} step{'s' * (steps > 1)}"] = accuracy(model, processor, "image", *asked)
+        for name, kind in (("pictures", "image"), ("pages", "page")):
+            result[f"{name}, {steps} step{'s' * (steps > 1)}"] = accuracy(model, processor, kind, *asked)
     processor.image_steps = usual
     result["pictures, second"] = accuracy(model, processor, "image", *asked, second=True)
     result["clips"] = accuracy(model, processor, "video", *asked)

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 from drawing import (
     COLOURS,
+    DENSE_PAGE,
     DESCRIBE,
     GRID,
+    PAGE,
     SHAPES,
     asked_pair,
     background,
@@ -36,6 +38,7 @@ from PIL import Image
 Questions = list[tuple[str, str, str]]  # task, question, answer
 Picture = tuple[Image.Image, Image.Image | None, Questions]
 HEIGHTS = ("top", "middle", "bottom")
+CALLED = {GRID: "characters", PAGE: "page", DENSE_PAGE: "dense page"}  # by the number of rows
 CHARACTERS = "".join(c for c in string.digits + string.ascii_uppercase if c not in "IO")  # 1 and 0 look like these
 
 
@@ -86,19 +89,26 @@ def text_picture(rng: random.Random, split: str, labelled: bool = False) -> Pict
     )
 
 
-def character_picture(rng: random.Random, split: str, labelled: bool = False, side: int | None = None) -> Picture:
-    """Nine characters in three rows: more than one step can hold. A square of `side` pixels, drawn if not given."""
+def character_picture(
+    rng: random.Random, split: str, labelled: bool = False, side: int | None = None, rows: int = GRID
+) -> Picture:
+    """Characters in so many rows of as many. A square of `side` pixels, drawn if not given."""
     side = side or rng.randint(96, 160)
-    text = "".join(rng.choice(CHARACTERS) for _ in range(GRID**2))
+    name, text = CALLED[rows], "".join(rng.choice(CHARACTERS) for _ in range(rows**2))
     colour = rng.choice(list(COLOURS))
     image = background(rng, side, side, contrasting_light(rng, colour))
     labels = Image.new("L", image.size) if labelled else None
     draw_grid(rng, image, split, text, colour, labels)
     questions = [
-        (DESCRIBE, "Describe the picture.", f"{colour} characters {text}"),
-        ("characters", "Read the characters.", text),
+        (DESCRIBE, "Describe the picture.", f"{colour} {name} {text}"),
+        (name, f"Read the {name}.", text),
     ]
     return image, labels, questions
+
+
+def page_picture(rng: random.Random, split: str, labelled: bool = False) -> Picture:
+    """Sixteen or twenty-five characters: more than one step can hold."""
+    return character_picture(rng, split, labelled, rows=rng.choice((PAGE, DENSE_PAGE)))
 
 
 def place(rng: random.Random, count: int) -> list[tuple[float, float, float]]:
@@ -203,9 +213,10 @@ def shape_picture(rng: random.Random, split: str, labelled: bool = False) -> Pic
 
 PICTURE_TASKS = {
     text_picture: ("number", "code", "text_colour"),
-    character_picture: ("characters",),
+    character_picture: (CALLED[GRID],),
     shape_picture: ("colour", "shape", "count", "count_kind", "relation", "exists"),
 }
+PAGE_TASKS = {page_picture: (CALLED[PAGE], CALLED[DENSE_PAGE])}
 PICTURE_WEIGHTS = {text_picture: 4, character_picture: 2, shape_picture: 4}
 # what is written is learned last
 READING_WEIGHTS = {text_picture: 6, character_picture: 2, shape_picture: 3}

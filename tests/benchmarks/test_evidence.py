@@ -23,9 +23,11 @@ import learning
 import measure
 import paths
 import report
+import train_pages
 from experiments import EXPERIMENTS, FOUR_STEPS, INTERNVL, ONE_STEP, Conversion
 from learning import score, train
 from pools import elastic_batch, held_out_questions, pool, to_batch, training_question
+from safetensors.torch import load_file
 from variants import NEW, Variant, build
 
 from modeling_pvc import PVCConfig
@@ -194,12 +196,12 @@ def test_an_error_does_not_wait_for_jobs_that_have_not_begun():
     assert jobs[-1].cancelled()
 
 
-@pytest.mark.parametrize("script", ["measure", "conversion_start", "checkpoint"])
+@pytest.mark.parametrize("script", ["measure", "conversion_start", "checkpoint", "train_pages"])
 def test_scripts_start_from_any_folder(script, tmp_path):
     command = [sys.executable, paths.ROOT / "benchmarks" / "evidence" / f"{script}.py", "--help"]
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ran = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True)
-    assert ran.returncode == 0 and "--questions" in ran.stdout, ran.stderr
+    assert ran.returncode == 0 and ran.stdout.startswith("usage:"), ran.stderr
 
 
 def rows_of(variant, *right):
@@ -220,13 +222,31 @@ def test_the_checkpoint_is_asked_at_each_number(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["checkpoint", "--questions", "3", "--results", str(tmp_path)])
     checkpoint.main()
     rows = json.loads((tmp_path / "checkpoint.json").read_text())["rows"]
-    names = ["a picture, steps, 1", "a picture, steps, 4", "a still clip, frames, 1", "a still clip, frames, 4"]
+    names = [f"{name}, {number}" for name in checkpoint.SHOWN for number in (1, 4)]
     assert [row["variant"] for row in rows] == names
     assert all(len(row["right"]) == 3 and row["answers"] == row["right"].count("1") / 3 for row in rows)
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
-    header, _, picture, more, *_ = report.checkpoint_table().splitlines()
+    header, _, picture, more, *_ = report.checkpoint_table("checkpoint").splitlines()
     assert [cell.strip() for cell in header.split("|")[2:-1]] == ["1", "4"]
     assert picture.startswith("| a picture, steps |") and " ± " in more.split("|")[3]
+
+
+def test_each_kept_checkpoint_has_results_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "NUMBERS", (1,))
+    monkeypatch.setattr(checkpoint, "SHOWN", {"a page, steps": checkpoint.SHOWN["a page, steps"]})
+    monkeypatch.setattr("sys.argv", ["checkpoint", str(paths.PAGES), "--questions", "10", "--results", str(tmp_path)])
+    checkpoint.main()
+    [row] = json.loads((tmp_path / "pages.json").read_text())["rows"]
+    assert row["right"].count("1") >= 7  # of 500 it reads nine of ten
+
+
+def test_the_checkpoint_is_trained_on_with_pages(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_pages, "BATCH_SIZE", 2)
+    monkeypatch.setattr("sys.argv", ["train_pages", str(tmp_path), "--steps", "2", "--workers", "0"])
+    train_pages.main()
+    before, after = (load_file(folder / "model.safetensors") for folder in (paths.CHECKPOINT, tmp_path))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_another_checkpoint_does_not_replace_the_repositorys_numbers(tmp_path, monkeypatch, capsys):
@@ -240,13 +260,16 @@ def test_the_table_of_an_interrupted_run(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     for variant in ("a picture, steps, 1", "a picture, steps, 4", "a still clip, frames, 1"):
         measure.store("checkpoint", {"variant": variant, "seed": 0, "answers": 0.5, "right": "10"}, tmp_path)
-    assert report.checkpoint_table().splitlines()[4] == "| a still clip, frames | 50.0% |  |"
+    assert report.checkpoint_table("checkpoint").splitlines()[4] == "| a still clip, frames | 50.0% |  |"
 
 
 def test_more_steps_and_frames_are_what_a_checkpoint_is_asked_with():
-    for show, option in ((checkpoint.picture, "image_steps"), (checkpoint.still_clip, "num_frames")):
+    for name, show in checkpoint.SHOWN.items():
         blocks = [show(5, number)[0]["content"][0] for number in (1, 8)]
+        option = "num_frames" if name.endswith("frames") else "image_steps"
         assert [block[option] for block in blocks] == [1, 8]
+    lengths = {name: len(show(5, 1)[1]["content"][0]["text"]) for name, show in checkpoint.SHOWN.items()}
+    assert list(lengths.values()) == [9, 16, 25, 9]
     assert [len(checkpoint.still_clip(5, number)[0]["content"][0]["video"]) for number in (1, 8)] == [1, 8]
 
 

@@ -1,6 +1,7 @@
 """The data that pvc-tiny is trained and judged on: determined by the seed, true, and disjoint between the splits."""
 
 import io
+import math
 import os
 import random
 import re
@@ -55,10 +56,10 @@ SAID = re.compile(
 
 
 def samples(split, count=150):
-    return [make_sample(kind, split, 0, index) for kind in ("image", "video") for index in range(count)]
+    return [make_sample(kind, split, 0, index) for kind in ("image", "page", "video") for index in range(count)]
 
 
-@pytest.mark.parametrize("kind", ["image", "video"])
+@pytest.mark.parametrize("kind", ["image", "page", "video"])
 def test_a_sample_is_a_function_of_its_seed(kind):
     texts = []
     for index in range(20):  # every codec
@@ -110,8 +111,8 @@ def test_what_is_shown_keeps_to_its_split(split):
         description = sample.questions[0][2]
         found = list(SAID.finditer(description))
         said = [f"{m['pair']} {m['fact']}" if m["pair"] else f"{m['ordered']} {m['order']}" for m in found]
-        if " characters " in description:
-            continue  # nine drawn characters: fonts alone are held out
+        if " characters " in description or " page " in description:
+            continue  # drawn characters: fonts alone are held out
         text = re.search(r"(?:number|code|sign) (\w+)", description)
         held = [split_of(fact) for fact in (*said, *(text.groups() if text else ()))]
         assert len(said) == len(re.findall(PAIR, description)), description
@@ -119,7 +120,7 @@ def test_what_is_shown_keeps_to_its_split(split):
 
 
 def test_every_task_is_asked_as_often_as_wanted():
-    for kind in ("image", "video"):
+    for kind in ("image", "page", "video"):
         asked = [task for task, _, _ in questions(kind, "validation", 0, 3)]
         assert {name: asked.count(name) for name in asked} == dict.fromkeys(names_of(kind), 3)
 
@@ -183,6 +184,26 @@ def test_the_kind_of_a_picture_is_drawn_by_its_weight(make, described):
     for index in range(10):
         [(_, _, description), *_] = make_sample("image", "train", 0, index, weights={make: 1}).questions
         assert re.fullmatch(described, description)
+
+
+@pytest.mark.parametrize("index, name, rows", [(0, "page", 4), (1, "dense page", 5)])
+def test_a_page_shows_its_characters_in_reading_order(index, name, rows):
+    page = make_sample("page", "test", 2, index, labelled=True)
+    [(_, _, description), (task, question, text)] = page.questions
+    assert (page.kind, task, question) == ("image", name, f"Read the {name}.") and len(text) == rows**2
+    assert re.fullmatch(rf"\w+ {name} {text}", description)
+    labels = np.array(page.labels)
+    side = len(labels) / rows
+    for i, character in enumerate(text):
+        top, left = int(i // rows * side), int(i % rows * side)
+        cell = labels[top : top + math.ceil(side), left : left + math.ceil(side)]
+        assert {label(colour, character) for colour in COLOURS} & set(np.unique(cell).tolist())
+
+
+def test_pages_take_turns():
+    data = TinyDataset(4, ("image", "page"), 1, 0, (2,))
+    described = [data[i]["messages"][-1]["content"][0]["text"] for i in range(4)]
+    assert [" page " in text for text in described] == [False, True, False, True]
 
 
 def test_a_question_may_follow_one_about_another_picture_or_clip():
@@ -387,7 +408,9 @@ def test_a_run_keeps_its_tokenizer(tmp_path, monkeypatch):
 def test_the_card_has_a_row_for_each_task_and_a_column_for_each_number_of_steps(tmp_path):
     model = PVCForConditionalGeneration(tiny_config(tiny_tokenizer()))
     pictures = {"pictures, 1 step": {"code": 0.5, "all": 0.5}, "pictures, 8 steps": {"code": 0.75, "all": 0.75}}
-    write_card(tmp_path, model, {**pictures, "clips": {"still": 1.0, "all": 1.0}}, "4 questions")
+    others = {"pages, 1 step": {"page": 0.25, "all": 0.25}, "clips": {"still": 1.0, "all": 1.0}}
+    write_card(tmp_path, model, {**pictures, **others}, "4 questions")
     card = (tmp_path / "README.md").read_text()
     assert "| task | pictures, 1 step | pictures, 8 steps |\n|---|---|---|\n| code | 50.0% | 75.0% |" in card
+    assert "| task | pages, 1 step |\n|---|---|\n| page | 25.0% |" in card
     assert "| task | clips |\n|---|---|\n| still | 100.0% |" in card

@@ -1,0 +1,55 @@
+# Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
+"""Trains pvc-tiny's checkpoint on with pages, of which one step cannot hold everything.
+
+    python benchmarks/evidence/train_pages.py FOLDER [--steps 3400] [--seed 50]
+
+Two fifths of the conversations are about pages of sixteen or dense pages of twenty-five characters, the others are
+those of pvc-tiny's stage `reading`. Seventy minutes on two cores with AVX512. An interrupted run goes on where it
+stopped when the command is given again. The folder gets the weights, the processor, and `runs/`.
+"""
+
+import argparse
+from pathlib import Path
+
+import paths
+
+
+# isort: split
+import torch
+from data import TinyDataset
+from limits import quicker_dtype
+from pictures import READING_WEIGHTS
+from train import IMAGE_STEPS, train
+from transformers import set_seed
+
+from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
+
+
+TURNS = ("image", "page", "image", "page", "video")
+SECOND = 0.15  # share of conversations with a second picture or clip
+BATCH_SIZE = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=3400)
+    parser.add_argument("--seed", type=int, default=50)
+    parser.add_argument("--muon-lr", type=float, default=2e-3)
+    parser.add_argument("--adamw-lr", type=float, default=2e-3 / 3)
+    parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints (default: 200)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw and encode (default: 1)")
+    options = parser.parse_args()
+    set_seed(options.seed)
+    model = PVCForConditionalGeneration.from_pretrained(paths.CHECKPOINT)
+    processor = PVCProcessor.from_pretrained(paths.CHECKPOINT)
+    options.dtype = quicker_dtype(model.config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    length = options.steps * BATCH_SIZE
+    data = TinyDataset(length, TURNS, BATCH_SIZE, options.seed, IMAGE_STEPS, READING_WEIGHTS, SECOND)
+    train("pages", model, data, options, BATCH_SIZE, "cosine", processor)
+    model.save_pretrained(options.folder)
+    processor.save_pretrained(options.folder)
+
+
+if __name__ == "__main__":
+    main()
