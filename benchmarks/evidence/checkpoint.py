@@ -68,8 +68,8 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=500, help="for each number (default: 500)")
     parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     options = parser.parse_args()
-    table = KNOWN.get(options.model.resolve(), "checkpoint")
-    if options.model.resolve() not in KNOWN and options.results is None:
+    folder = options.model.resolve()
+    if folder not in KNOWN and options.results is None:
         parser.error(f"{options.model} is no checkpoint whose numbers docs/evidence.md has: give --results FOLDER")
     model = PVCForConditionalGeneration.from_pretrained(options.model).eval()
     processor = PVCProcessor.from_pretrained(options.model)
@@ -79,7 +79,7 @@ def main() -> None:
             digits = right(model, processor, name, number, options.questions)
             share = digits.count("1") / len(digits)
             row = {"variant": f"{name}, {number}", "seed": 0, "answers": share, "right": digits, "device": device}
-            store(table, row, options.results)
+            store(KNOWN.get(folder, "checkpoint"), row, options.results)
             print(f"{row['variant']}: {share:.1%}")
 
 

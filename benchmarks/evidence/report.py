@@ -138,7 +138,7 @@ def conversion_table() -> str:
 
 
 def draw_figure(path: Path) -> None:
-    """Accuracy against what is spent: steps of a picture, frames of a still clip, steps of pvc-tiny."""
+    """Accuracy against what is spent: steps of a picture, frames of a still clip, steps of pages."""
     figure = Figure(figsize=(14, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     made, elastic = by_variant(results("starts")), by_variant(results("elastic"))
@@ -153,9 +153,9 @@ def draw_figure(path: Path) -> None:
         label = variant.name.removeprefix("a still clip, ")
         _line(middle, _numbered(clips, variant.name), frames, "o-", label)
     middle.set(title="The same pictures as still clips", xlabel="frames of 4 tokens")
-    checkpoint = by_variant(results("pages"))
+    pages = by_variant(results("pages"))
     for name, label in (("a picture", "9"), ("a page", "16"), ("a dense page", "25")):
-        _line(right, _numbered(checkpoint, f"{name}, steps"), steps, "o-", f"{label} characters")
+        _line(right, _numbered(pages, f"{name}, steps"), steps, "o-", f"{label} characters")
     right.set(title="One model trained on pages, all read", xlabel="steps of 4 tokens per picture")
     for axes in (left, middle, right):
         axes.set_ylabel("right")

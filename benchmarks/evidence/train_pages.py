@@ -3,9 +3,10 @@
 
     python benchmarks/evidence/train_pages.py FOLDER [--steps 3400] [--seed 50]
 
-Two fifths of the conversations are about pages of sixteen or dense pages of twenty-five characters, the others are
-those of pvc-tiny's stage `reading`. Seventy minutes on two cores with AVX512. An interrupted run goes on where it
-stopped when the command is given again. The folder gets the weights, the processor, and `runs/`.
+Two fifths of the conversations are about pages of sixteen or dense pages of twenty-five characters, unless `--turns`
+says otherwise; the others are those of pvc-tiny's stage `reading`. About 80 minutes on two cores with AVX512. An
+interrupted run goes on where it stopped when the command is given again. The folder gets the weights, the processor,
+and `runs/`.
 """
 
 import argparse
@@ -25,14 +26,17 @@ from transformers import set_seed
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 
+KINDS = ("image", "page", "video")
 TURNS = ("image", "page", "image", "page", "video")
-SECOND = 0.15  # share of conversations with a second picture or clip
+SECOND = 0.2  # share of conversations with a second picture or clip
 BATCH_SIZE = 32
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--start", type=Path, default=paths.CHECKPOINT, help="a checkpoint folder (default: pvc-tiny)")
+    parser.add_argument("--turns", nargs="+", choices=KINDS, default=TURNS, help="kinds that take turns, in order")
     parser.add_argument("--steps", type=int, default=3400)
     parser.add_argument("--seed", type=int, default=50)
     parser.add_argument("--muon-lr", type=float, default=2e-3)
@@ -41,11 +45,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that draw and encode (default: 1)")
     options = parser.parse_args()
     set_seed(options.seed)
-    model = PVCForConditionalGeneration.from_pretrained(paths.CHECKPOINT)
-    processor = PVCProcessor.from_pretrained(paths.CHECKPOINT)
+    model = PVCForConditionalGeneration.from_pretrained(options.start)
+    processor = PVCProcessor.from_pretrained(options.start)
     options.dtype = quicker_dtype(model.config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     length = options.steps * BATCH_SIZE
-    data = TinyDataset(length, TURNS, BATCH_SIZE, options.seed, IMAGE_STEPS, READING_WEIGHTS, SECOND)
+    data = TinyDataset(length, options.turns, BATCH_SIZE, options.seed, IMAGE_STEPS, READING_WEIGHTS, SECOND)
     train("pages", model, data, options, BATCH_SIZE, "cosine", processor)
     model.save_pretrained(options.folder)
     processor.save_pretrained(options.folder)

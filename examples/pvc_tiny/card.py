@@ -62,7 +62,7 @@ def write_card(folder: Path, model, accuracies: dict[str, dict[str, float]], ask
     config, vision, text = model.config, model.config.vision_config, model.config.text_config
     tables = [
         _table({name: shares for name, shares in accuracies.items() if name.startswith(kind)})
-        for kind in ("pictures", "pages", "clips")
+        for kind in ("pictures", "clips")
     ]
     body = BODY.format(
         parameters=model.num_parameters(),

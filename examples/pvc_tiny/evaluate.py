@@ -3,7 +3,9 @@
 
     python examples/pvc_tiny/evaluate.py FOLDER [--count 100] [--image-steps 1 2 4 8] [--card]
 
-An answer counts if the greedy answer equals the truth. A fresh seed makes fresh samples.
+An answer counts if the greedy answer equals the truth. A fresh seed makes fresh samples. Pages of characters are asked
+about, too, which the repository's checkpoint was not trained on (benchmarks/evidence/pages was); the card leaves them
+out.
 """
 
 import argparse

@@ -33,7 +33,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     texts = ["<|im_start|>user\n", "<|im_start|>assistant\n", string.digits, string.ascii_uppercase]
     texts += [f"Frame{i}: \n" for i in range(1, 100)]
-    for kind in ("image", "page", "video"):
+    for kind in ("image", "video"):
         for index in range(500):
             for _, question, answer in make_sample(kind, "train", 0, index).questions:
                 texts += [question, answer]
