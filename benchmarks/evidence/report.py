@@ -41,6 +41,10 @@ def mean_and_spread(rows: list[dict], key: str) -> str:
     return f"{statistics.mean(values):.1%}{spread}"
 
 
+def answers_of(rows: list[dict]) -> str:
+    return mean_and_spread(rows, "answers") if rows else ""
+
+
 def spread_of(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
@@ -106,9 +110,22 @@ def checkpoint_table(experiment: str) -> str:
     lines, numbers = [], sorted({asked_of(variant) for variant in groups}, key=int)
     for name in shown:
         rows = [groups.get(f"{name}, {number}", []) for number in numbers]  # a run may have been interrupted
-        lines.append([name, *(mean_and_spread(row, "answers") if row else "" for row in rows)])
+        lines.append([name, *map(answers_of, rows)])
         lines.append(["more than one", "", *(difference(row, rows[0]) for row in rows[1:])])
     return table(["", *numbers], lines)
+
+
+def shown_table() -> str:
+    """What is read when some steps are shown: steps as rows, nine characters and dense pages as columns."""
+    groups = by_variant(results("shown"))
+    lines = []
+    for shown in dict.fromkeys(map(asked_of, groups)):
+        lines.append([shown])
+        for name in ("a picture", "a dense page"):
+            rows = groups.get(f"{name}, {shown}", [])  # a run may have been interrupted
+            lines[-1] += [answers_of(rows), difference(rows, groups.get(f"{name}, 0", []))]
+    head = ["steps shown", "nine characters, pvc-tiny", "more than step 0"]
+    return table([*head, "dense pages, the model above", "more than step 0"], lines)
 
 
 def clips_table() -> str:
@@ -222,6 +239,7 @@ def main() -> None:
     write_section(page, "tiles", paired_table(tiles, one_tile, tiles))
     for name in ("checkpoint", "pages"):
         write_section(page, name, checkpoint_table(name))
+    write_section(page, "shown", shown_table())
     write_section(page, "clips", clips_table())
     write_section(page, "conversion", conversion_table())
     draw_figure(FIGURE)

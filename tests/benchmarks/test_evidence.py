@@ -23,6 +23,7 @@ import learning
 import measure
 import paths
 import report
+import shown_steps
 import train_pages
 from experiments import EXPERIMENTS, FOUR_STEPS, INTERNVL, ONE_STEP, Conversion
 from learning import score, train
@@ -30,7 +31,7 @@ from pools import elastic_batch, held_out_questions, pool, to_batch, training_qu
 from safetensors.torch import load_file
 from variants import NEW, Variant, build
 
-from modeling_pvc import PVCConfig
+from modeling_pvc import PVCConfig, PVCForConditionalGeneration
 from modeling_pvc.modeling_pvc import merge_patches
 
 
@@ -196,7 +197,7 @@ def test_an_error_does_not_wait_for_jobs_that_have_not_begun():
     assert jobs[-1].cancelled()
 
 
-@pytest.mark.parametrize("script", ["measure", "conversion_start", "checkpoint", "train_pages"])
+@pytest.mark.parametrize("script", ["measure", "conversion_start", "checkpoint", "shown_steps", "train_pages"])
 def test_scripts_start_from_any_folder(script, tmp_path):
     command = [sys.executable, paths.ROOT / "benchmarks" / "evidence" / f"{script}.py", "--help"]
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -249,6 +250,28 @@ def test_the_checkpoint_is_trained_on_with_pages(tmp_path, monkeypatch):
     assert any(not torch.equal(value, after[name]) for name, value in before.items())
 
 
+def test_showing_the_first_steps_is_asking_for_as_many():
+    model = PVCForConditionalGeneration.from_pretrained(paths.CHECKPOINT).eval()
+    tiles = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    two, four = (model.model.encode(pixel_values=tiles, image_steps=torch.tensor([n, n])) for n in (2, 4))
+    shown_steps.show_only(model, (0, 1))
+    tokens, outputs = model.model.encode(pixel_values=tiles, image_steps=torch.tensor([2, 2]))
+    torch.testing.assert_close(tokens, two[0])
+    torch.testing.assert_close(outputs.last_hidden_state, two[1].last_hidden_state)
+    shown_steps.show_only(model, (1, 3))
+    tokens, _ = model.model.encode(pixel_values=tiles)
+    torch.testing.assert_close(tokens, four[0][[1, 3, 5, 7]])
+
+
+def test_each_choice_of_steps_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(shown_steps, "SHOWN", ((0,), (0, 1)))
+    monkeypatch.setattr("sys.argv", ["shown_steps", "--questions", "3", "--results", str(tmp_path)])
+    shown_steps.main()
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    *_, first, both = report.shown_table().splitlines()
+    assert first.startswith("| 0 |") and both.startswith("| 0 1 |") and both.count(" ± ") == 2
+
+
 def test_another_checkpoint_does_not_replace_the_repositorys_numbers(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["checkpoint", str(paths.START)])
     with pytest.raises(SystemExit):
@@ -261,6 +284,9 @@ def test_the_table_of_an_interrupted_run(tmp_path, monkeypatch):
     for variant in ("a picture, steps, 1", "a picture, steps, 4", "a still clip, frames, 1"):
         measure.store("checkpoint", {"variant": variant, "seed": 0, "answers": 0.5, "right": "10"}, tmp_path)
     assert report.checkpoint_table("checkpoint").splitlines()[4] == "| a still clip, frames | 50.0% |  |"
+    for shown in ("0", "0 1"):
+        measure.store("shown", {"variant": f"a picture, {shown}", "seed": 0, "answers": 0.5, "right": "10"}, tmp_path)
+    assert report.shown_table().splitlines()[3] == "| 0 1 | 50.0% | +0.0 ± 0.0 |  |  |"
 
 
 def test_more_steps_and_frames_are_what_a_checkpoint_is_asked_with():
