@@ -17,11 +17,10 @@ import paths
 
 # isort: split
 import torch
-from drawing import DENSE_PAGE, GRID, PAGE
 from evaluate import BATCH_SIZE, answers
 from limits import environment
 from measure import store
-from pictures import CALLED
+from pictures import CALLED, DENSE_PAGE, GRID, PAGE
 from pools import detail_question, still_question
 from tqdm import tqdm
 
@@ -62,6 +61,14 @@ def right(model, processor, name: str, number: int, count: int) -> str:
     return digits
 
 
+def keep(experiment: str, variant: str, digits: str, model, folder: Path | None) -> None:
+    """Stores and prints what `right` has found."""
+    share = digits.count("1") / len(digits)
+    device = environment(model.device, torch.float32)["device"]
+    store(experiment, {"variant": variant, "seed": 0, "answers": share, "right": digits, "device": device}, folder)
+    print(f"{variant}: {share:.1%}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", type=Path, default=paths.CHECKPOINT, help="a checkpoint folder")
@@ -73,14 +80,10 @@ def main() -> None:
         parser.error(f"{options.model} is no checkpoint whose numbers docs/evidence.md has: give --results FOLDER")
     model = PVCForConditionalGeneration.from_pretrained(options.model).eval()
     processor = PVCProcessor.from_pretrained(options.model)
-    device = environment(model.device, torch.float32)["device"]
     for name in SHOWN:
         for number in NUMBERS:
             digits = right(model, processor, name, number, options.questions)
-            share = digits.count("1") / len(digits)
-            row = {"variant": f"{name}, {number}", "seed": 0, "answers": share, "right": digits, "device": device}
-            store(KNOWN.get(folder, "checkpoint"), row, options.results)
-            print(f"{row['variant']}: {share:.1%}")
+            keep(KNOWN.get(folder, "checkpoint"), f"{name}, {number}", digits, model, options.results)
 
 
 if __name__ == "__main__":

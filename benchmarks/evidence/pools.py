@@ -16,9 +16,9 @@ import paths
 # isort: split
 import torch
 from data import TinyDataset, names_of
-from drawing import COLOURS, GRID, background, contrasting_light, font, jitter
+from drawing import COLOURS, background, contrasting_light, font, jitter
 from evaluate import questions
-from pictures import CALLED, CHARACTERS
+from pictures import CALLED, CHARACTERS, GRID
 from PIL import ImageDraw
 from torch.nn.utils.rnn import pad_sequence
 

@@ -14,15 +14,13 @@ import paths
 
 # isort: split
 import torch
-from checkpoint import right
-from limits import environment
-from measure import store
+from checkpoint import keep, right
 
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 
 ASKED = {"a picture": paths.CHECKPOINT, "a dense page": paths.PAGES}
-SHOWN = ((0,), (1,), (2,), (3,), (0, 1), (0, 2), (1, 2), (0, 1, 2), (0, 1, 2, 3), (0, 1, 4, 7), tuple(range(8)))
+CHOICES = ((0,), (1,), (2,), (3,), (0, 1), (0, 2), (1, 2), (0, 1, 2), (0, 1, 2, 3), (0, 1, 4, 7), tuple(range(8)))
 
 
 def show_only(model: PVCForConditionalGeneration, shown: Sequence[int]) -> None:
@@ -49,15 +47,10 @@ def main() -> None:
     for name, folder in ASKED.items():
         model = PVCForConditionalGeneration.from_pretrained(folder).eval()
         processor = PVCProcessor.from_pretrained(folder)
-        device = environment(model.device, torch.float32)["device"]
-        for shown in SHOWN:
+        for shown in CHOICES:
             show_only(model, shown)
             digits = right(model, processor, f"{name}, steps", len(shown), options.questions)
-            share = digits.count("1") / len(digits)
-            variant = f"{name}, {' '.join(map(str, shown))}"
-            row = {"variant": variant, "seed": 0, "answers": share, "right": digits, "device": device}
-            store("shown", row, options.results)
-            print(f"{variant}: {share:.1%}")
+            keep("shown", f"{name}, {' '.join(map(str, shown))}", digits, model, options.results)
 
 
 if __name__ == "__main__":

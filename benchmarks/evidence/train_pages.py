@@ -9,18 +9,15 @@ interrupted run goes on where it stopped when the command is given again. The fo
 and `runs/`.
 """
 
-import argparse
 from pathlib import Path
 
 import paths
 
 
 # isort: split
-import torch
 from data import TinyDataset
-from limits import quicker_dtype
 from pictures import READING_WEIGHTS
-from train import IMAGE_STEPS, train
+from train import IMAGE_STEPS, prepare, train, training_parser
 from transformers import set_seed
 
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
@@ -29,28 +26,22 @@ from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 KINDS = ("image", "page", "video")
 TURNS = ("image", "page", "image", "page", "video")
 SECOND = 0.2  # share of conversations with a second picture or clip
-BATCH_SIZE = 32
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser = training_parser(__doc__)
+    parser.set_defaults(seed=50, muon_lr=2e-3, adamw_lr=2e-3 / 3, save_every=200)
     parser.add_argument("--start", type=Path, default=paths.CHECKPOINT, help="a checkpoint folder (default: pvc-tiny)")
     parser.add_argument("--turns", nargs="+", choices=KINDS, default=TURNS, help="kinds that take turns, in order")
     parser.add_argument("--steps", type=int, default=3400)
-    parser.add_argument("--seed", type=int, default=50)
-    parser.add_argument("--muon-lr", type=float, default=2e-3)
-    parser.add_argument("--adamw-lr", type=float, default=2e-3 / 3)
-    parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints (default: 200)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw and encode (default: 1)")
     options = parser.parse_args()
     set_seed(options.seed)
     model = PVCForConditionalGeneration.from_pretrained(options.start)
     processor = PVCProcessor.from_pretrained(options.start)
-    options.dtype = quicker_dtype(model.config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    length = options.steps * BATCH_SIZE
-    data = TinyDataset(length, options.turns, BATCH_SIZE, options.seed, IMAGE_STEPS, READING_WEIGHTS, SECOND)
-    train("pages", model, data, options, BATCH_SIZE, "cosine", processor)
+    prepare(options, model.config)
+    size = options.batch_size
+    data = TinyDataset(options.steps * size, options.turns, size, options.seed, IMAGE_STEPS, READING_WEIGHTS, SECOND)
+    train("pages", model, data, options, size, "cosine", processor)
     model.save_pretrained(options.folder)
     processor.save_pretrained(options.folder)
 

@@ -36,8 +36,6 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 NAMES = (*SHAPES, *string.digits, *string.ascii_uppercase)
-GRID = 3  # characters per row of a picture of many, and rows
-PAGE, DENSE_PAGE = 4, 5
 FLAT_THREE, NO_CHARACTER = "\u01b7", "\U0010fffe"
 
 # Package, folder and beginning of the file names of each family of fonts, per split.

@@ -14,10 +14,7 @@ from dataclasses import dataclass
 
 from drawing import (
     COLOURS,
-    DENSE_PAGE,
     DESCRIBE,
-    GRID,
-    PAGE,
     SHAPES,
     asked_pair,
     background,
@@ -38,6 +35,7 @@ from PIL import Image
 Questions = list[tuple[str, str, str]]  # task, question, answer
 Picture = tuple[Image.Image, Image.Image | None, Questions]
 HEIGHTS = ("top", "middle", "bottom")
+GRID, PAGE, DENSE_PAGE = 3, 4, 5  # characters per row of a picture of many, and rows
 CALLED = {GRID: "characters", PAGE: "page", DENSE_PAGE: "dense page"}  # by the number of rows
 CHARACTERS = "".join(c for c in string.digits + string.ascii_uppercase if c not in "IO")  # 1 and 0 look like these
 

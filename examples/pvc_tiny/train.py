@@ -103,6 +103,26 @@ def kept_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
+def training_parser(description: str) -> argparse.ArgumentParser:
+    """The options that every training has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where model and checkpoints go")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--muon-lr", type=float, default=3e-3)
+    parser.add_argument("--adamw-lr", type=float, default=1e-3)
+    parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw and encode (default: 1)")
+    return parser
+
+
+def prepare(options: argparse.Namespace, config: PVCConfig) -> None:
+    """What is set once, after the model was made, for all stages of a process."""
+    torch.backends.cuda.enable_cudnn_sdp(False)  # its gradients may be NaN on Hopper GPUs: pytorch/pytorch#196678
+    options.dtype = quicker_dtype(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    gc.freeze()  # modules and model stay: the processes that draw need not look through them again and again
+
+
 def train(name: str, model, data, options: argparse.Namespace, batch_size: int, schedule: str, processor=None):
     """Trains a stage and returns the log; goes on from the stage's last checkpoint if there is one."""
     arguments = TrainingArguments(
@@ -141,25 +161,16 @@ def train(name: str, model, data, options: argparse.Namespace, batch_size: int, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where model and checkpoints go")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = training_parser(__doc__)
     for name, steps in {"patches": PATCH_STEPS, **{name: stage.steps for name, stage in STAGES.items()}}.items():
         parser.add_argument(f"--{name}-steps", type=int, default=steps)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--muon-lr", type=float, default=3e-3)
-    parser.add_argument("--adamw-lr", type=float, default=1e-3)
-    parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints (default: 500)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw and encode (default: 1)")
     options = parser.parse_args()
     set_seed(options.seed)
-    torch.backends.cuda.enable_cudnn_sdp(False)  # its gradients may be NaN on Hopper GPUs: pytorch/pytorch#196678
 
     tokenizer = kept_tokenizer(options.folder / "runs" / "tokenizer")
     model = initialize(tiny_config(tokenizer))
-    options.dtype = quicker_dtype(model.config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     processor = tiny_processor(model.config, tokenizer)
-    gc.freeze()  # modules and model stay: the processes that draw need not look through them again and again
+    prepare(options, model.config)
     size = 2 * options.batch_size
     data = PatchDataset(options.patches_steps * size, model.config.vision_config, options.seed)
     logs = [train("patches", PatchNamer(model.model.vision_tower), data, options, size, "cosine")]

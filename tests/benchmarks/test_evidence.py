@@ -197,12 +197,18 @@ def test_an_error_does_not_wait_for_jobs_that_have_not_begun():
     assert jobs[-1].cancelled()
 
 
-@pytest.mark.parametrize("script", ["measure", "conversion_start", "checkpoint", "shown_steps", "train_pages"])
-def test_scripts_start_from_any_folder(script, tmp_path):
+@pytest.mark.parametrize(
+    "script, option",
+    [
+        *((script, "--questions") for script in ("measure", "conversion_start", "checkpoint", "shown_steps")),
+        ("train_pages", "--turns"),
+    ],
+)
+def test_scripts_start_from_any_folder(script, option, tmp_path):
     command = [sys.executable, paths.ROOT / "benchmarks" / "evidence" / f"{script}.py", "--help"]
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ran = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True)
-    assert ran.returncode == 0 and ran.stdout.startswith("usage:"), ran.stderr
+    assert ran.returncode == 0 and option in ran.stdout, ran.stderr
 
 
 def rows_of(variant, *right):
@@ -223,7 +229,8 @@ def test_the_checkpoint_is_asked_at_each_number(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["checkpoint", "--questions", "3", "--results", str(tmp_path)])
     checkpoint.main()
     rows = json.loads((tmp_path / "checkpoint.json").read_text())["rows"]
-    names = [f"{name}, {number}" for name in checkpoint.SHOWN for number in (1, 4)]
+    names = ["a picture, steps, 1", "a picture, steps, 4", "a page, steps, 1", "a page, steps, 4"]
+    names += ["a dense page, steps, 1", "a dense page, steps, 4", "a still clip, frames, 1", "a still clip, frames, 4"]
     assert [row["variant"] for row in rows] == names
     assert all(len(row["right"]) == 3 and row["answers"] == row["right"].count("1") / 3 for row in rows)
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
@@ -242,8 +249,8 @@ def test_each_kept_checkpoint_has_results_of_its_own(tmp_path, monkeypatch):
 
 
 def test_the_checkpoint_is_trained_on_with_pages(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_pages, "BATCH_SIZE", 2)
-    monkeypatch.setattr("sys.argv", ["train_pages", str(tmp_path), "--steps", "2", "--workers", "0"])
+    arguments = ["train_pages", str(tmp_path), "--steps", "2", "--batch-size", "2", "--workers", "0"]
+    monkeypatch.setattr("sys.argv", arguments)
     train_pages.main()
     before, after = (load_file(folder / "model.safetensors") for folder in (paths.CHECKPOINT, tmp_path))
     assert before.keys() == after.keys()
@@ -264,7 +271,7 @@ def test_showing_the_first_steps_is_asking_for_as_many():
 
 
 def test_each_choice_of_steps_is_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr(shown_steps, "SHOWN", ((0,), (0, 1)))
+    monkeypatch.setattr(shown_steps, "CHOICES", ((0,), (0, 1)))
     monkeypatch.setattr("sys.argv", ["shown_steps", "--questions", "3", "--results", str(tmp_path)])
     shown_steps.main()
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
