@@ -33,7 +33,6 @@ from optimizer import MuonAdamW
 from patches import PatchDataset, PatchNamer
 from pictures import PICTURE_WEIGHTS, READING_WEIGHTS
 from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_pvc import PVCConfig, PVCDataCollator, PVCForConditionalGeneration, start_compressor
 from modeling_pvc.compat_pvc import whole_folder
@@ -123,8 +122,14 @@ def prepare(options: argparse.Namespace, config: PVCConfig) -> None:
     gc.freeze()  # modules and model stay: the processes that draw need not look through them again and again
 
 
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that is whole: the Trainer writes its state last."""
+    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
 def train(name: str, model, data, options: argparse.Namespace, batch_size: int, schedule: str, processor=None):
-    """Trains a stage and returns the log; goes on from the stage's last checkpoint if there is one."""
+    """Trains a stage and returns the log; goes on from the stage's last whole checkpoint if there is one."""
     arguments = TrainingArguments(
         output_dir=str(options.folder / "runs" / name),
         max_steps=len(data) // batch_size,
@@ -155,8 +160,7 @@ def train(name: str, model, data, options: argparse.Namespace, batch_size: int, 
     )
     for callback in validation:
         callback.trainer = trainer
-    folder = Path(arguments.output_dir)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_checkpoint(Path(arguments.output_dir)))
     return trainer.state.log_history
 
 

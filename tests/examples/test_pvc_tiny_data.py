@@ -379,7 +379,7 @@ def saved(state):
 
 
 def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    """All stages, stopped in the last one after a checkpoint; the weights are those of a run without the stop."""
+    """All stages, stopped in the last one while a checkpoint is written; the weights are those of a whole run."""
 
     def run(folder):
         arguments = ["train", str(folder), "--batch-size", "2", "--workers", "0", "--save-every", "2"]
@@ -391,7 +391,9 @@ def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
     whole = run(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole" / "runs", tmp_path / "stopped" / "runs")
-    shutil.rmtree(tmp_path / "stopped" / "runs" / "reading" / "checkpoint-4")
+    unfinished = tmp_path / "stopped" / "runs" / "reading" / "checkpoint-4"
+    (unfinished / "trainer_state.json").unlink()
+    (unfinished / "optimizer.pt").write_bytes(b"half")
     assert (tmp_path / "stopped" / "runs" / "reading" / "checkpoint-2").is_dir()
     resumed = run(tmp_path / "stopped")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
