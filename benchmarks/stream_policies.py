@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import transformers
 from clips import CLIP_TASKS
+from data import at_least_one
 from drawing import DESCRIBE_CLIP
 from tables import markdown, write_section
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -96,7 +97,7 @@ def shares_of(seed: int, count: int) -> Shares:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=50, help="clips per seed (default: 50)")
+    parser.add_argument("--count", type=at_least_one, default=50, help="clips per seed (default: 50)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--docs", action="store_true", help="put the table into docs/streaming.md")
     options = parser.parse_args()

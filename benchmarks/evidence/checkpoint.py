@@ -17,6 +17,7 @@ import paths
 
 # isort: split
 import torch
+from data import at_least_one
 from evaluate import BATCH_SIZE, answers
 from limits import environment
 from measure import store
@@ -72,7 +73,7 @@ def keep(experiment: str, variant: str, digits: str, model, folder: Path | None)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", type=Path, default=paths.CHECKPOINT, help="a checkpoint folder")
-    parser.add_argument("--questions", type=int, default=500, help="for each number (default: 500)")
+    parser.add_argument("--questions", type=at_least_one, default=500, help="for each number (default: 500)")
     parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     options = parser.parse_args()
     folder = options.model.resolve()

@@ -25,6 +25,7 @@ import paths
 # isort: split
 import torch
 import transformers
+from data import at_least_one
 from experiments import EXPERIMENTS, TEST_QUESTIONS, words_of
 from learning import BATCH_SIZE, CLIPS_AT_A_TIME, score, train
 from limits import environment
@@ -114,7 +115,7 @@ def main() -> None:
     parser.add_argument("--only", help="the name of one variant")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="variants at a time (default: one per CPU)")
     parser.add_argument("--steps", type=int, help="optimizer steps (default: the experiment's)")
-    parser.add_argument("--questions", type=int, default=TEST_QUESTIONS, help="held out (default: %(default)s)")
+    parser.add_argument("--questions", type=at_least_one, default=TEST_QUESTIONS, help="held out (default: 1,000)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "pvc-evidence")

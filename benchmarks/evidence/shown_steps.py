@@ -15,6 +15,7 @@ import paths
 # isort: split
 import torch
 from checkpoint import keep, right
+from data import at_least_one
 
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
@@ -41,7 +42,7 @@ def show_only(model: PVCForConditionalGeneration, shown: Sequence[int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=int, default=500, help="for each choice of steps (default: 500)")
+    parser.add_argument("--questions", type=at_least_one, default=500, help="for each choice of steps (default: 500)")
     parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     options = parser.parse_args()
     for name, folder in ASKED.items():

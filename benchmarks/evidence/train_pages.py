@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--turns", nargs="+", choices=KINDS, default=TURNS, help="kinds that take turns, in order")
     parser.add_argument("--steps", type=int, default=3400)
     options = parser.parse_args()
+    if not (options.start / "config.json").is_file():
+        parser.error(f"--start {options.start} is no checkpoint folder.")
     set_seed(options.seed)
     model = PVCForConditionalGeneration.from_pretrained(options.start)
     processor = PVCProcessor.from_pretrained(options.start)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "pvc_tiny"))
 
-from data import make_sample
+from data import at_least_one, make_sample
 
 
 def rows(kind: str, seed: int, count: int, folder: Path):
@@ -36,7 +36,7 @@ def rows(kind: str, seed: int, count: int, folder: Path):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("evaluation"), help="the tasks look into `evaluation`")
-    parser.add_argument("--count", type=int, default=24, help="questions per task (default: 24)")
+    parser.add_argument("--count", type=at_least_one, default=24, help="questions per task (default: 24)")
     parser.add_argument("--seed", type=int, default=1, help="another seed draws others (default: 1)")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -145,27 +145,35 @@ class TinyDataset(Dataset):
         return conversation(sample, [*asked, description], image_steps=rng.choice(self.image_steps))
 
 
+def at_least_one(text: str) -> int:
+    """A number of samples or questions, given as an option."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than one.")
+    return int(text)
+
+
 def write_samples(folder: Path, split: str, count: int, seed: int) -> None:
-    """Writes `count` pictures and `count` clips with `questions.jsonl` into the folder."""
+    """Writes `count` pictures, pages and clips each, with `questions.jsonl`, into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "questions.jsonl", "w") as lines:
-        for kind, suffix in (("image", "png"), ("video", "mkv")):
+        for kind, suffix in (("image", "png"), ("page", "png"), ("video", "mkv")):
             for index in range(count):
                 sample = make_sample(kind, split, seed, index)
                 file = f"{kind}{index}.{suffix}"
-                if kind == "image":
+                if sample.kind == "image":
                     sample.media.save(folder / file)
                 else:
                     (folder / file).write_bytes(sample.media)
                 for task, question, answer in sample.questions:
-                    lines.write(json.dumps({kind: file, "task": task, "question": question, "answer": answer}) + "\n")
+                    asked = {"task": task, "question": question, "answer": answer}
+                    lines.write(json.dumps({sample.kind: file, **asked}) + "\n")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--split", choices=SPLITS, default="test")
-    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--count", type=at_least_one, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     write_samples(options.folder, options.split, options.count, options.seed)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from card import write_card
-from data import conversation, make_sample, names_of
+from data import at_least_one, conversation, make_sample, names_of
 from drawing import SPLITS
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a checkpoint folder or Hub id")
     parser.add_argument("--split", choices=SPLITS, default="test")
-    parser.add_argument("--count", type=int, default=100, help="questions per task (default: 100)")
+    parser.add_argument("--count", type=at_least_one, default=100, help="questions per task (default: 100)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--image-steps", type=int, nargs="+", help="of pictures, not of second ones (default: the checkpoint's)"
@@ -110,8 +110,6 @@ def main() -> None:
         "--card", action="store_true", help="write pvc-tiny's model card with the numbers to the folder"
     )
     options = parser.parse_args()
-    if options.count < 1:
-        parser.error(f"--count {options.count}: there is no share of so many questions.")
     model = AutoModelForImageTextToText.from_pretrained(options.model, trust_remote_code=True).eval()
     processor = AutoProcessor.from_pretrained(options.model, trust_remote_code=True)
     steps = options.image_steps or [processor.image_repeats]

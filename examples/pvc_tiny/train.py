@@ -19,6 +19,7 @@ last bit. The folder gets the model with code and processor, `curves.png`, and c
 
 import argparse
 import gc
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ from pictures import PICTURE_WEIGHTS, READING_WEIGHTS
 from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from modeling_pvc import PVCConfig, PVCDataCollator, PVCForConditionalGeneration, start_compressor
-from modeling_pvc.compat_pvc import whole_folder
+from modeling_pvc.compat_pvc import whole_file, whole_folder
 
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -44,6 +45,7 @@ from limits import quicker_dtype
 
 
 IMAGE_STEPS = (1, 2, 4, 8)
+MAY_CHANGE = ("folder", "save_every", "workers")  # options that change nothing of what is learned
 PATCH_STEPS = 1000
 
 
@@ -112,13 +114,31 @@ def training_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--adamw-lr", type=float, default=1e-3)
     parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw and encode (default: 1)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: the one that multiplies faster")
     return parser
+
+
+def keep_options(options: argparse.Namespace, config: PVCConfig) -> None:
+    """Keeps the options of a run's first start, the data type among them, and refuses others."""
+    path = options.folder / "runs" / "options.json"
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    options.dtype = options.dtype or kept.get("dtype") or str(quicker_dtype(config, device)).removeprefix("torch.")
+    given = {name: value for name, value in vars(options).items() if name not in MAY_CHANGE}
+    given = json.loads(json.dumps(given, default=str))
+    for name, value in kept.items():
+        if value != given[name]:
+            begun = f"--{name.replace('_', '-')} {value}"
+            raise SystemExit(f"{path} was begun with {begun}, not {given[name]}: give that, or another folder.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(given, indent=1))
 
 
 def prepare(options: argparse.Namespace, config: PVCConfig) -> None:
     """What is set once, after the model was made, for all stages of a process."""
     torch.backends.cuda.enable_cudnn_sdp(False)  # its gradients may be NaN on Hopper GPUs: pytorch/pytorch#196678
-    options.dtype = quicker_dtype(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    keep_options(options, config)
     gc.freeze()  # modules and model stay: the processes that draw need not look through them again and again
 
 
@@ -136,7 +156,7 @@ def train(name: str, model, data, options: argparse.Namespace, batch_size: int, 
         per_device_train_batch_size=batch_size,
         lr_scheduler_type=schedule,
         warmup_steps=200,
-        bf16=options.dtype == torch.bfloat16,
+        bf16=options.dtype == "bfloat16",
         train_sampling_strategy="sequential",
         dataloader_num_workers=options.workers,
         dataloader_prefetch_factor=4 if options.workers else None,
@@ -156,7 +176,7 @@ def train(name: str, model, data, options: argparse.Namespace, batch_size: int, 
         train_dataset=data,
         data_collator=PVCDataCollator(processor) if processor else None,
         callbacks=validation,
-        optimizers=(MuonAdamW(model, options.muon_lr, options.adamw_lr, 0.05, options.dtype), None),
+        optimizers=(MuonAdamW(model, options.muon_lr, options.adamw_lr, 0.05, getattr(torch, options.dtype)), None),
     )
     for callback in validation:
         callback.trainer = trainer

@@ -211,6 +211,20 @@ def test_scripts_start_from_any_folder(script, option, tmp_path):
     assert ran.returncode == 0 and option in ran.stdout, ran.stderr
 
 
+@pytest.mark.parametrize(
+    "script, arguments, message",
+    [
+        (checkpoint, ["--questions", "0"], "argument --questions: 0 is less than one."),
+        (train_pages, ["FOLDER", "--start", "nowhere"], "--start nowhere is no checkpoint folder."),
+    ],
+)
+def test_impossible_options_are_refused(script, arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["script", *arguments])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert message in capsys.readouterr().err
+
+
 def rows_of(variant, *right):
     return [{"variant": variant, "seed": seed, "right": answers, "answers": 0.5} for seed, answers in enumerate(right)]
 

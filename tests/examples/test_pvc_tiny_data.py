@@ -1,6 +1,7 @@
 """The data that pvc-tiny is trained and judged on: determined by the seed, true, and disjoint between the splits."""
 
 import io
+import json
 import math
 import os
 import random
@@ -22,7 +23,7 @@ pytest.importorskip("font_roboto", reason="pip install '.[tiny]'")
 import train
 from card import write_card
 from clips import CLIP_TASKS, CODECS, encode, motion
-from data import MAX_FRAMES, MAX_QUESTIONS, MIN_FRAMES, TinyDataset, make_sample, names_of
+from data import MAX_FRAMES, MAX_QUESTIONS, MIN_FRAMES, TinyDataset, make_sample, names_of, write_samples
 from drawing import (
     COLOURS,
     FLAT_THREE,
@@ -405,6 +406,29 @@ def test_a_run_keeps_its_tokenizer(tmp_path, monkeypatch):
     first = train.kept_tokenizer(tmp_path)
     monkeypatch.setattr(train, "tiny_tokenizer", lambda: pytest.fail("a new tokenizer was made"))
     assert train.kept_tokenizer(tmp_path).get_vocab() == first.get_vocab()
+
+
+def test_a_run_goes_on_with_the_options_it_was_begun_with(tmp_path, monkeypatch):
+    """Others would change weights that are half made; of both data types the quicker one may be another each time."""
+    parser, config = train.training_parser(""), tiny_config(tiny_tokenizer())
+    monkeypatch.setattr(train, "quicker_dtype", lambda config, device: torch.float32)
+    train.keep_options(parser.parse_args([str(tmp_path), "--muon-lr", "0.002"]), config)
+    monkeypatch.setattr(train, "quicker_dtype", lambda config, device: torch.bfloat16)
+    again = parser.parse_args([str(tmp_path), "--muon-lr", "0.002", "--workers", "3", "--save-every", "7"])
+    train.keep_options(again, config)
+    assert again.dtype == "float32"
+    with pytest.raises(SystemExit, match=r"begun with --muon-lr 0\.002, not 0\.003: give that"):
+        train.keep_options(parser.parse_args([str(tmp_path)]), config)
+    with pytest.raises(SystemExit, match="begun with --dtype float32, not bfloat16"):
+        train.keep_options(parser.parse_args([str(tmp_path), "--muon-lr", "0.002", "--dtype", "bfloat16"]), config)
+
+
+def test_samples_to_look_at(tmp_path):
+    write_samples(tmp_path, "test", 1, 0)
+    assert {path.name for path in tmp_path.iterdir()} == {"image0.png", "page0.png", "video0.mkv", "questions.jsonl"}
+    asked = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()]
+    pages = [question for question in asked if question.get("image") == "page0.png"]
+    assert len(pages) == 2 and pages[0]["task"] == "describe"
 
 
 def test_the_card_has_a_row_for_each_task_and_a_column_for_each_number_of_steps(tmp_path):
