@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--only", choices=[variant.name for variant in CONVERSIONS], help="beside InternVL itself")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="models at a time (default: one per CPU)")
     parser.add_argument("--steps", type=int, default=STEPS, help="of InternVL's training (default: %(default)s)")
-    parser.add_argument("--questions", type=at_least_one, default=TEST_QUESTIONS, help="per task (default: 1,000)")
+    parser.add_argument("--questions", type=at_least_one, default=TEST_QUESTIONS, help="per task (%(default)s)")
     parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "pvc-evidence")
     options = parser.parse_args()

@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--only", help="the name of one variant")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="variants at a time (default: one per CPU)")
     parser.add_argument("--steps", type=int, help="optimizer steps (default: the experiment's)")
-    parser.add_argument("--questions", type=at_least_one, default=TEST_QUESTIONS, help="held out (default: 1,000)")
+    parser.add_argument("--questions", type=at_least_one, default=TEST_QUESTIONS, help="held out (%(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "pvc-evidence")
