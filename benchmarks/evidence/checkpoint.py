@@ -2,7 +2,6 @@
 """What a trained checkpoint reads of many characters with more steps of a picture, and more frames of a still clip.
 
     python benchmarks/evidence/checkpoint.py [FOLDER] [--questions 500]     # pvc-tiny, if no folder is given
-    python benchmarks/evidence/checkpoint.py benchmarks/evidence/pages
 
 Nothing is trained. Every number of steps and frames shows the same held-out pictures, those of the experiments.
 """
@@ -28,7 +27,6 @@ from tqdm import tqdm
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 
-KNOWN = {paths.CHECKPOINT.resolve(): "checkpoint", paths.PAGES.resolve(): "pages"}  # names of their results
 NUMBERS = (1, 2, 4, 8, 16)  # training draws pictures of up to 8 steps, and clips of 6 to 16 frames
 
 
@@ -76,15 +74,14 @@ def main() -> None:
     parser.add_argument("--questions", type=at_least_one, default=500, help="for each number (default: 500)")
     parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     options = parser.parse_args()
-    folder = options.model.resolve()
-    if folder not in KNOWN and options.results is None:
-        parser.error(f"{options.model} is no checkpoint whose numbers docs/evidence.md has: give --results FOLDER")
+    if options.model.resolve() != paths.CHECKPOINT.resolve() and options.results is None:
+        parser.error(f"docs/evidence.md has no numbers of {options.model}: give --results FOLDER")
     model = PVCForConditionalGeneration.from_pretrained(options.model).eval()
     processor = PVCProcessor.from_pretrained(options.model)
     for name in SHOWN:
         for number in NUMBERS:
             digits = right(model, processor, name, number, options.questions)
-            keep(KNOWN.get(folder, "checkpoint"), f"{name}, {number}", digits, model, options.results)
+            keep("checkpoint", f"{name}, {number}", digits, model, options.results)
 
 
 if __name__ == "__main__":

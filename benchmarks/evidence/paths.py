@@ -8,7 +8,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 START = Path(__file__).parent / "base"  # pvc-tiny as it was when the rows were measured
 CHECKPOINT = ROOT / "examples" / "pvc_tiny" / "checkpoint"
-PAGES = Path(__file__).parent / "pages"  # pvc-tiny, trained on with pages
 RESULTS = Path(__file__).parent / "results"
 
 sys.path.extend(str(ROOT / folder) for folder in ("", "examples/pvc_tiny", "benchmarks"))

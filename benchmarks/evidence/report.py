@@ -103,9 +103,9 @@ def table(header: list[str], lines: list[list[str]]) -> str:
     return markdown(header, lines) if lines else "Not yet measured."
 
 
-def checkpoint_table(experiment: str) -> str:
+def checkpoint_table() -> str:
     """What is read with 1 to 16 steps or frames: numbers as columns, pictures and clips as rows."""
-    groups = by_variant(results(experiment))
+    groups = by_variant(results("checkpoint"))
     shown = dict.fromkeys(variant.rpartition(", ")[0] for variant in groups)
     lines, numbers = [], sorted({asked_of(variant) for variant in groups}, key=int)
     for name in shown:
@@ -124,8 +124,7 @@ def shown_table() -> str:
         for name in ("a picture", "a dense page"):
             rows = groups.get(f"{name}, {shown}", [])  # a run may have been interrupted
             lines[-1] += [answers_of(rows), difference(rows, groups.get(f"{name}, 0", []))]
-    head = ["steps shown", "nine characters, pvc-tiny", "more than step 0"]
-    return table([*head, "dense pages, the model above", "more than step 0"], lines)
+    return table(["steps shown", "nine characters", "more than step 0", "dense pages", "more than step 0"], lines)
 
 
 def clips_table() -> str:
@@ -170,10 +169,10 @@ def draw_figure(path: Path) -> None:
         label = variant.name.removeprefix("a still clip, ")
         _line(middle, _numbered(clips, variant.name), frames, "o-", label)
     middle.set(title="The same pictures as still clips", xlabel="frames of 4 tokens")
-    pages = by_variant(results("pages"))
+    read = by_variant(results("checkpoint"))
     for name, label in (("a picture", "9"), ("a page", "16"), ("a dense page", "25")):
-        _line(right, _numbered(pages, f"{name}, steps"), steps, "o-", f"{label} characters")
-    right.set(title="One model trained on pages, all read", xlabel="steps of 4 tokens per picture")
+        _line(right, _numbered(read, f"{name}, steps"), steps, "o-", f"{label} characters")
+    right.set(title="pvc-tiny, all characters read", xlabel="steps of 4 tokens per picture")
     for axes in (left, middle, right):
         axes.set_ylabel("right")
         axes.set_xscale("log", base=2)
@@ -237,8 +236,7 @@ def main() -> None:
     tiles = [row for row in starts if row["variant"] in (COARSE_TO_FINE.name, at_once)] + results("tiles")
     one_tile = {"more than one tile of 4 steps": lambda name: COARSE_TO_FINE.name}
     write_section(page, "tiles", paired_table(tiles, one_tile, tiles))
-    for name in ("checkpoint", "pages"):
-        write_section(page, name, checkpoint_table(name))
+    write_section(page, "checkpoint", checkpoint_table())
     write_section(page, "shown", shown_table())
     write_section(page, "clips", clips_table())
     write_section(page, "conversion", conversion_table())

@@ -1,11 +1,12 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """What is read when the text model is shown some of a picture's steps: `python benchmarks/evidence/shown_steps.py`.
 
-pvc-tiny is asked about nine characters, the model trained on with pages about dense pages: the held-out pictures of
-checkpoint.py. The encoder makes all steps up to the last one shown. Nothing is trained.
+pvc-tiny is asked about nine characters and dense pages, the held-out pictures of checkpoint.py. The encoder makes all
+steps up to the last one shown. Nothing is trained.
 """
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from data import at_least_one
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 
-ASKED = {"a picture": paths.CHECKPOINT, "a dense page": paths.PAGES}
+ASKED = ("a picture", "a dense page")
 CHOICES = ((0,), (1,), (2,), (3,), (0, 1), (0, 2), (1, 2), (0, 1, 2), (0, 1, 2, 3), (0, 1, 4, 7), tuple(range(8)))
 
 
@@ -45,13 +46,12 @@ def main() -> None:
     parser.add_argument("--questions", type=at_least_one, default=500, help="for each choice of steps (default: 500)")
     parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     options = parser.parse_args()
-    for name, folder in ASKED.items():
-        model = PVCForConditionalGeneration.from_pretrained(folder).eval()
-        processor = PVCProcessor.from_pretrained(folder)
-        for shown in CHOICES:
-            show_only(model, shown)
-            digits = right(model, processor, f"{name}, steps", len(shown), options.questions)
-            keep("shown", f"{name}, {' '.join(map(str, shown))}", digits, model, options.results)
+    model = PVCForConditionalGeneration.from_pretrained(paths.CHECKPOINT).eval()
+    processor = PVCProcessor.from_pretrained(paths.CHECKPOINT)
+    for name, shown in itertools.product(ASKED, CHOICES):
+        show_only(model, shown)
+        digits = right(model, processor, f"{name}, steps", len(shown), options.questions)
+        keep("shown", f"{name}, {' '.join(map(str, shown))}", digits, model, options.results)
 
 
 if __name__ == "__main__":

@@ -3,22 +3,21 @@
 
     python examples/pvc_tiny/evaluate.py FOLDER [--count 100] [--image-steps 1 2 4 8] [--card]
 
-An answer counts if the greedy answer equals the truth. A fresh seed makes fresh samples. Pages of characters are asked
-about, too, which the repository's checkpoint was not trained on (benchmarks/evidence/pages was); the card leaves them
-out.
+An answer counts if the greedy answer equals the truth. A fresh seed makes fresh samples.
 """
 
 import argparse
 import itertools
 import json
 import random
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from card import write_card
 from data import at_least_one, conversation, make_sample, names_of
-from drawing import SPLITS
+from drawing import DESCRIBE, DESCRIBE_CLIP, SPLITS
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -27,7 +26,7 @@ from modeling_pvc.compat_pvc import whole_file
 
 BATCH_SIZE = 100
 MAX_ANSWER = 40  # tokens: a description of four shapes
-Shares = dict[str, float]  # of right answers per task, and their mean under "all"
+Shares = dict[str, float]  # of right answers per task, their mean under "all", of right parts of descriptions
 
 
 def another(split: str, seed: int, index: int) -> list[dict]:
@@ -64,19 +63,27 @@ def answers(model, processor, conversations: list[list[dict]]) -> list[str]:
     return processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
+def parts_right(answer: str, truth: str) -> float:
+    """The share of a description's parts, between commas, that the answer has at the same place."""
+    parts = truth.split(", ")
+    return sum(given == part for given, part in zip(answer.split(", "), parts, strict=False)) / len(parts)
+
+
 def accuracy(model, processor, kind: str, split: str, seed: int, count: int, second: bool = False) -> Shares:
     """Share of right answers to `count` questions of every task of the kind: `image`, `page` or `video`.
 
     `second` as in `questions`.
     """
-    right = dict.fromkeys(names_of(kind), 0)
+    right, described = dict.fromkeys(names_of(kind), 0), []
     asked = iter(tqdm(questions(kind, split, seed, count, second), kind, total=count * len(right)))
     while batch := list(itertools.islice(asked, BATCH_SIZE)):
         tasks, conversations, truths = zip(*batch, strict=True)
         for task, answer, truth in zip(tasks, answers(model, processor, list(conversations)), truths, strict=True):
             right[task] += answer == truth
+            if task in (DESCRIBE, DESCRIBE_CLIP):
+                described.append(parts_right(answer, truth))
     shares = {task: number / count for task, number in right.items()}
-    return {**shares, "all": sum(shares.values()) / len(shares)}
+    return {**shares, "all": sum(shares.values()) / len(shares), "parts described": statistics.mean(described)}
 
 
 def measure(model, processor, image_steps: list[int], *asked) -> dict[str, Shares]:

@@ -140,7 +140,7 @@ class StreamTab:
         try:
             for piece in run.stream.iter_answer(question, **ANSWER):
                 answer += piece
-                yield "", [*answers, {"role": "assistant", "content": answer}]
+                yield gr.skip(), [*answers, {"role": "assistant", "content": answer}]
         except ValueError as error:
             raise gr.Error(str(error), duration=None) from error
 

@@ -24,11 +24,9 @@ import measure
 import paths
 import report
 import shown_steps
-import train_pages
 from experiments import EXPERIMENTS, FOUR_STEPS, INTERNVL, ONE_STEP, Conversion
 from learning import score, train
 from pools import elastic_batch, held_out_questions, pool, to_batch, training_question
-from safetensors.torch import load_file
 from variants import NEW, Variant, build
 
 from modeling_pvc import PVCConfig, PVCForConditionalGeneration
@@ -197,32 +195,19 @@ def test_an_error_does_not_wait_for_jobs_that_have_not_begun():
     assert jobs[-1].cancelled()
 
 
-@pytest.mark.parametrize(
-    "script, option",
-    [
-        *((script, "--questions") for script in ("measure", "conversion_start", "checkpoint", "shown_steps")),
-        ("train_pages", "--turns"),
-    ],
-)
-def test_scripts_start_from_any_folder(script, option, tmp_path):
+@pytest.mark.parametrize("script", ["measure", "conversion_start", "checkpoint", "shown_steps"])
+def test_scripts_start_from_any_folder(script, tmp_path):
     command = [sys.executable, paths.ROOT / "benchmarks" / "evidence" / f"{script}.py", "--help"]
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ran = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True)
-    assert ran.returncode == 0 and option in ran.stdout, ran.stderr
+    assert ran.returncode == 0 and "--questions" in ran.stdout, ran.stderr
 
 
-@pytest.mark.parametrize(
-    "script, arguments, message",
-    [
-        (checkpoint, ["--questions", "0"], "argument --questions: 0 is less than one."),
-        (train_pages, ["FOLDER", "--start", "nowhere"], "--start nowhere is no checkpoint folder."),
-    ],
-)
-def test_impossible_options_are_refused(script, arguments, message, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["script", *arguments])
+def test_no_questions_have_no_share(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["checkpoint", "--questions", "0"])
     with pytest.raises(SystemExit):
-        script.main()
-    assert message in capsys.readouterr().err
+        checkpoint.main()
+    assert "argument --questions: 0 is less than one." in capsys.readouterr().err
 
 
 def rows_of(variant, *right):
@@ -248,27 +233,18 @@ def test_the_checkpoint_is_asked_at_each_number(tmp_path, monkeypatch):
     assert [row["variant"] for row in rows] == names
     assert all(len(row["right"]) == 3 and row["answers"] == row["right"].count("1") / 3 for row in rows)
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
-    header, _, picture, more, *_ = report.checkpoint_table("checkpoint").splitlines()
+    header, _, picture, more, *_ = report.checkpoint_table().splitlines()
     assert [cell.strip() for cell in header.split("|")[2:-1]] == ["1", "4"]
     assert picture.startswith("| a picture, steps |") and " ± " in more.split("|")[3]
 
 
-def test_each_kept_checkpoint_has_results_of_its_own(tmp_path, monkeypatch):
+def test_pages_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "NUMBERS", (1,))
     monkeypatch.setattr(checkpoint, "SHOWN", {"a page, steps": checkpoint.SHOWN["a page, steps"]})
-    monkeypatch.setattr("sys.argv", ["checkpoint", str(paths.PAGES), "--questions", "10", "--results", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["checkpoint", "--questions", "10", "--results", str(tmp_path)])
     checkpoint.main()
-    [row] = json.loads((tmp_path / "pages.json").read_text())["rows"]
+    [row] = json.loads((tmp_path / "checkpoint.json").read_text())["rows"]
     assert row["right"].count("1") >= 7  # of 500 it reads nine of ten
-
-
-def test_the_checkpoint_is_trained_on_with_pages(tmp_path, monkeypatch):
-    arguments = ["train_pages", str(tmp_path), "--steps", "2", "--batch-size", "2", "--workers", "0"]
-    monkeypatch.setattr("sys.argv", arguments)
-    train_pages.main()
-    before, after = (load_file(folder / "model.safetensors") for folder in (paths.CHECKPOINT, tmp_path))
-    assert before.keys() == after.keys()
-    assert any(not torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_showing_the_first_steps_is_asking_for_as_many():
@@ -304,7 +280,7 @@ def test_the_table_of_an_interrupted_run(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     for variant in ("a picture, steps, 1", "a picture, steps, 4", "a still clip, frames, 1"):
         measure.store("checkpoint", {"variant": variant, "seed": 0, "answers": 0.5, "right": "10"}, tmp_path)
-    assert report.checkpoint_table("checkpoint").splitlines()[4] == "| a still clip, frames | 50.0% |  |"
+    assert report.checkpoint_table().splitlines()[4] == "| a still clip, frames | 50.0% |  |"
     for shown in ("0", "0 1"):
         measure.store("shown", {"variant": f"a picture, {shown}", "seed": 0, "answers": 0.5, "right": "10"}, tmp_path)
     assert report.shown_table().splitlines()[3] == "| 0 1 | 50.0% | +0.0 ± 0.0 |  |  |"

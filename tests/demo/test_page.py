@@ -210,6 +210,31 @@ def test_what_is_dropped_is_answered_taken_back_and_gone_afterwards(visit, serve
     raise AssertionError(server.files())
 
 
+SLOW_STEPS = """
+import sys, time
+from modeling_pvc.demo.chat_tab import ChatTab
+from modeling_pvc.tools.cli import main
+draw = ChatTab._steps
+ChatTab._steps = lambda *arguments: time.sleep(3) or draw(*arguments)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_question_is_not_lost_while_the_steps_of_the_last_turn_are_drawn(browser, tmp_path):
+    with Server(tmp_path, ["-c", SLOW_STEPS, "demo", "--port", "{port}", "--device", "cpu"]) as server:
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(server.address)
+        drop(page, "#question textarea", EXAMPLES / "scene.png", "image/png")
+        page.locator("#question .thumbnail-item, #question .thumbnail-wrapper").first.wait_for()
+        ask(page, "Count the shapes.")
+        see(page, "#status", "answered")
+        ask(page, "How many rings are there?")
+        see(page, "#conversation", "How many rings are there?")
+        see(page, "#status", "answered")
+        page.close()
+
+
 def test_a_clip_streams_and_is_asked_about_meanwhile(visit):
     with visit() as page:
         page.get_by_role("tab", name="Stream").click()

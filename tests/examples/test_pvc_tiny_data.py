@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 pytest.importorskip("font_roboto", reason="pip install '.[tiny]'")
 
 import train
+import train_pages
 from card import write_card
 from clips import CLIP_TASKS, CODECS, encode, motion
 from data import MAX_FRAMES, MAX_QUESTIONS, MIN_FRAMES, TinyDataset, make_sample, names_of, write_samples
@@ -37,7 +38,7 @@ from drawing import (
     split_of,
     writing,
 )
-from evaluate import questions
+from evaluate import parts_right, questions
 from model import tiny_config, tiny_tokenizer
 from optimizer import MOST_LEFT_OUT, Muon, MuonAdamW
 from patches import PatchDataset, patch_labels
@@ -205,6 +206,14 @@ def test_pages_take_turns():
     data = TinyDataset(4, ("image", "page"), 1, 0, (2,))
     described = [data[i]["messages"][-1]["content"][0]["text"] for i in range(4)]
     assert [" page " in text for text in described] == [False, True, False, True]
+
+
+def test_parts_of_a_description_count_at_their_places():
+    truth = "red ring top, blue star top, green cross bottom"
+    assert parts_right(truth, truth) == 1
+    assert parts_right("red ring top, blue star middle, green cross bottom", truth) == 2 / 3
+    assert parts_right("blue star top, red ring top, green cross bottom, red ring top", truth) == 1 / 3
+    assert parts_right("", truth) == 0
 
 
 def test_a_question_may_follow_one_about_another_picture_or_clip():
@@ -399,6 +408,19 @@ def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     resumed = run(tmp_path / "stopped")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     assert (tmp_path / "stopped" / "curves.png").is_file()
+
+
+def test_the_checkpoint_is_trained_on_with_pages(tmp_path, monkeypatch, capsys):
+    arguments = ["train_pages", str(tmp_path), "--steps", "2", "--batch-size", "2", "--workers", "0"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    train_pages.main()
+    before, after = (load_file(folder / "model.safetensors") for folder in (train_pages.CHECKPOINT, tmp_path))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(value, after[name]) for name, value in before.items())
+    monkeypatch.setattr(sys, "argv", [*arguments, "--start", "nowhere"])
+    with pytest.raises(SystemExit):
+        train_pages.main()
+    assert "--start nowhere is no checkpoint folder." in capsys.readouterr().err
 
 
 def test_a_run_keeps_its_tokenizer(tmp_path, monkeypatch):

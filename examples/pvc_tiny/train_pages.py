@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """Trains pvc-tiny's checkpoint on with pages, of which one step cannot hold everything.
 
-    python benchmarks/evidence/train_pages.py FOLDER [--steps 3400] [--seed 50]
+    python examples/pvc_tiny/train_pages.py FOLDER [--start FOLDER] [--steps 3400] [--seed 50]
 
 Two fifths of the conversations are about pages of sixteen or dense pages of twenty-five characters, unless `--turns`
 says otherwise; the others are those of pvc-tiny's stage `reading`. About 80 minutes on two cores with AVX512. An
@@ -11,10 +11,6 @@ and `runs/`.
 
 from pathlib import Path
 
-import paths
-
-
-# isort: split
 from data import TinyDataset
 from pictures import READING_WEIGHTS
 from train import IMAGE_STEPS, prepare, train, training_parser
@@ -23,6 +19,7 @@ from transformers import set_seed
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 
+CHECKPOINT = Path(__file__).parent / "checkpoint"
 KINDS = ("image", "page", "video")
 TURNS = ("image", "page", "image", "page", "video")
 SECOND = 0.2  # share of conversations with a second picture or clip
@@ -31,7 +28,7 @@ SECOND = 0.2  # share of conversations with a second picture or clip
 def main() -> None:
     parser = training_parser(__doc__)
     parser.set_defaults(seed=50, muon_lr=2e-3, adamw_lr=2e-3 / 3, save_every=200)
-    parser.add_argument("--start", type=Path, default=paths.CHECKPOINT, help="a checkpoint folder (default: pvc-tiny)")
+    parser.add_argument("--start", type=Path, default=CHECKPOINT, help="a checkpoint folder (default: pvc-tiny)")
     parser.add_argument("--turns", nargs="+", choices=KINDS, default=TURNS, help="kinds that take turns, in order")
     parser.add_argument("--steps", type=int, default=3400)
     options = parser.parse_args()
