@@ -129,7 +129,7 @@ def keep_options(options: argparse.Namespace, config: PVCConfig) -> None:
     for name, value in kept.items():
         if value != given[name]:
             begun = f"--{name.replace('_', '-')} {value}"
-            raise SystemExit(f"{path} was begun with {begun}, not {given[name]}: give that, or another folder.")
+            raise SystemExit(f"{path.parent} was begun with {begun}, not {given[name]}: give that, or another folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(given, indent=1))
