@@ -12,9 +12,9 @@ that can see. `pictures` teaches the whole model to describe and to answer, `mix
 frames among the pictures and a second picture or clip in a fifth of the conversations, `reading` with text in most
 pictures. The compressor starts from coarse to fine, and each picture gets 1, 2, 4 or 8 steps, so that the one
 checkpoint can be used with any of them. An interrupted run goes on where it stopped when the command is given again,
-with the tokenizer of its first start. On a CPU machine with as many cores the same seed gives the same weights, to the
-last bit. The folder gets the model with code and processor, `curves.png`, and checkpoints and TensorBoard files under
-`runs/`.
+with the tokenizer and the data type of its first start; other options are refused. On a CPU machine with as many cores
+the same seed and `--dtype` give the same weights, to the last bit. The folder gets the model with code and processor,
+`curves.png`, and checkpoints and TensorBoard files under `runs/`.
 """
 
 import argparse
@@ -36,12 +36,13 @@ from pictures import PICTURE_WEIGHTS, READING_WEIGHTS
 from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from modeling_pvc import PVCConfig, PVCDataCollator, PVCForConditionalGeneration, start_compressor
-from modeling_pvc.compat_pvc import whole_file, whole_folder
+from modeling_pvc.compat_pvc import whole_folder
 
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from limits import quicker_dtype
+from tables import write_file
 
 
 IMAGE_STEPS = (1, 2, 4, 8)
@@ -127,12 +128,11 @@ def keep_options(options: argparse.Namespace, config: PVCConfig) -> None:
     given = {name: value for name, value in vars(options).items() if name not in MAY_CHANGE}
     given = json.loads(json.dumps(given, default=str))
     for name, value in kept.items():
-        if value != given[name]:
+        if (asked := given.get(name)) != value:  # None: an option of another script
             begun = f"--{name.replace('_', '-')} {value}"
-            raise SystemExit(f"{path.parent} was begun with {begun}, not {given[name]}: give that, or another folder.")
+            raise SystemExit(f"{path.parent} was begun with {begun}, not {asked}: give that, or another folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(given, indent=1))
+    write_file(path, json.dumps(given, indent=1))
 
 
 def prepare(options: argparse.Namespace, config: PVCConfig) -> None:

@@ -1,5 +1,5 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Trains pvc-tiny's checkpoint on with pages, of which one step cannot hold everything.
+"""Trains a checkpoint of pvc-tiny on with pages, of which one step cannot hold everything.
 
     python examples/pvc_tiny/train_pages.py FOLDER [--start FOLDER] [--steps 3400] [--seed 50]
 

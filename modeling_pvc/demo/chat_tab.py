@@ -112,7 +112,7 @@ class ChatTab:
         shown += [self.costs, self.times, self.medium, self.step, self.heat]
         queued: dict[str, Any] = {**PRIVATE, "concurrency_id": MODEL_QUEUE, "concurrency_limit": 1}
         queued.update(show_progress="minimal", show_progress_on=self.status)
-        queued["trigger_mode"] = "multiple"  # by default gradio drops what is asked before the last turn is all shown
+        queued.update(trigger_mode="multiple")  # by default gradio drops what is asked before the last turn is shown
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
         waiting = [self.turn, self.status]
         asked = self.box.submit(self.wait, None, waiting, **at_once)

@@ -443,6 +443,10 @@ def test_a_run_goes_on_with_the_options_it_was_begun_with(tmp_path, monkeypatch)
         train.keep_options(parser.parse_args([str(tmp_path)]), config)
     with pytest.raises(SystemExit, match="begun with --dtype float32, not bfloat16"):
         train.keep_options(parser.parse_args([str(tmp_path), "--muon-lr", "0.002", "--dtype", "bfloat16"]), config)
+    parser.add_argument("--turns", default="page")
+    train.keep_options(parser.parse_args([str(tmp_path / "pages")]), config)
+    with pytest.raises(SystemExit, match="begun with --turns page, not None"):  # by another script, in its folder
+        train.keep_options(train.training_parser("").parse_args([str(tmp_path / "pages")]), config)
 
 
 def test_samples_to_look_at(tmp_path):
