@@ -18,12 +18,13 @@ from typing import Any
 
 from clips import CLIP_TASKS, CLIP_WEIGHTS, encode
 from drawing import DESCRIBE, DESCRIBE_CLIP, SPLITS
-from pictures import PAGE_TASKS, PICTURE_TASKS, PICTURE_WEIGHTS, page_picture
+from pictures import MOSAIC_TASKS, PAGE_TASKS, PICTURE_TASKS, PICTURE_WEIGHTS, mosaic_picture, page_picture
 from PIL import Image
 from torch.utils.data import Dataset
 
 
 MIN_FRAMES, MAX_FRAMES = 6, 16  # the paper draws 16 to 96 frames per clip
+PICTURES = {"page": {page_picture: 1}, "mosaic": {mosaic_picture: 1}}  # kinds that are one kind of picture alone
 MAX_QUESTIONS = 8  # of a training conversation, before the description
 
 
@@ -51,8 +52,8 @@ def drawn(rng: random.Random, weights: dict[Callable, int]) -> Callable:
 
 
 def names_of(kind: str) -> tuple[str, ...]:
-    """The tasks that are asked about pictures (`image`), pages (`page`) or clips (`video`)."""
-    tasks = {"image": PICTURE_TASKS, "page": PAGE_TASKS, "video": CLIP_TASKS}[kind]
+    """The tasks that are asked about pictures (`image`), pages (`page`), mosaics (`mosaic`) or clips (`video`)."""
+    tasks = {"image": PICTURE_TASKS, "page": PAGE_TASKS, "mosaic": MOSAIC_TASKS, "video": CLIP_TASKS}[kind]
     described = DESCRIBE_CLIP if kind == "video" else DESCRIBE
     return (*(name for names in tasks.values() for name in names), described)
 
@@ -76,14 +77,14 @@ def make_sample(
     labelled: bool = False,
     weights: dict[Callable, int] = PICTURE_WEIGHTS,
 ) -> Sample:
-    """The picture (`kind="image"`, drawn by `weights`), page (`"page"`) or clip (`"video"`) number `index`.
+    """Number `index` of the pictures (`kind="image"`, drawn by `weights`), pages, mosaics or clips (`"video"`).
 
     Pictures and pages have `labels` if `labelled`.
     """
     rng = random.Random(f"{split}/{seed}/{kind}/{index}")
     if kind == "video":
         return make_clip(rng, split)
-    return make_picture(rng, split, labelled, {page_picture: 1} if kind == "page" else weights)
+    return make_picture(rng, split, labelled, PICTURES.get(kind, weights))
 
 
 def conversation(
@@ -153,10 +154,10 @@ def at_least_one(text: str) -> int:
 
 
 def write_samples(folder: Path, split: str, count: int, seed: int) -> None:
-    """Writes `count` pictures, pages and clips each, with `questions.jsonl`, into the folder."""
+    """Writes `count` pictures, pages, mosaics and clips each, with `questions.jsonl`, into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "questions.jsonl", "w") as lines:
-        for kind, suffix in (("image", "png"), ("page", "png"), ("video", "mkv")):
+        for kind, suffix in (("image", "png"), ("page", "png"), ("mosaic", "png"), ("video", "mkv")):
             for index in range(count):
                 sample = make_sample(kind, split, seed, index)
                 file = f"{kind}{index}.{suffix}"

@@ -25,7 +25,7 @@ from modeling_pvc.compat_pvc import whole_file
 
 
 BATCH_SIZE = 100
-MAX_ANSWER = 40  # tokens: a description of four shapes
+MAX_ANSWER = 80  # tokens: a mosaic has 64 squares
 Shares = dict[str, float]  # of right answers per task, their mean under "all", of right parts of descriptions
 
 
@@ -70,7 +70,7 @@ def parts_right(answer: str, truth: str) -> float:
 
 
 def accuracy(model, processor, kind: str, split: str, seed: int, count: int, second: bool = False) -> Shares:
-    """Share of right answers to `count` questions of every task of the kind: `image`, `page` or `video`.
+    """Share of right answers to `count` questions of every task of the kind, one of `make_sample`'s.
 
     `second` as in `questions`.
     """
@@ -87,14 +87,14 @@ def accuracy(model, processor, kind: str, split: str, seed: int, count: int, sec
 
 
 def measure(model, processor, image_steps: list[int], *asked) -> dict[str, Shares]:
-    """Accuracy on pictures and pages at each number of steps, and on clips.
+    """Accuracy on pictures, pages and mosaics at each number of steps, and on clips.
 
     And on pictures, at the checkpoint's number, and clips after another picture or clip. `asked` as in `accuracy`.
     """
     result, usual = {}, processor.image_steps
     for steps in image_steps:
         processor.image_steps = steps
-        for name, kind in (("pictures", "image"), ("pages", "page")):
+        for name, kind in (("pictures", "image"), ("pages", "page"), ("mosaics", "mosaic")):
             result[f"{name}, {steps} step{'s' * (steps > 1)}"] = accuracy(model, processor, kind, *asked)
     processor.image_steps = usual
     result["pictures, second"] = accuracy(model, processor, "image", *asked, second=True)

@@ -1,5 +1,5 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Pictures with questions: written numbers and codes, nine characters, and scenes of one to four shapes.
+"""Pictures with questions: written numbers and codes, many characters, mosaics, and scenes of one to four shapes.
 
 A kind of picture is a function (rng, split, labelled) -> picture, its map of labels (`drawing.label`, 0 where nothing
 is) or None, and (task, question, answer)s.
@@ -37,6 +37,16 @@ Picture = tuple[Image.Image, Image.Image | None, Questions]
 HEIGHTS = ("top", "middle", "bottom")
 GRID, PAGE, DENSE_PAGE = 3, 4, 5  # characters per row of a picture of many, and rows
 CALLED = {GRID: "characters", PAGE: "page", DENSE_PAGE: "dense page"}  # by the number of rows
+MOSAIC = "mosaic"
+SQUARES = 8  # of a mosaic per row, and rows: one for each patch of pvc-tiny
+# by initials, but K is black and N brown
+MOSAIC_COLOURS = {
+    **{name[0].upper(): colour for name, colour in COLOURS.items()},
+    "W": (245, 245, 245),
+    "K": (15, 15, 15),
+    "C": (60, 220, 230),
+    "N": (120, 70, 30),
+}
 CHARACTERS = "".join(c for c in string.digits + string.ascii_uppercase if c not in "IO")  # 1 and 0 look like these
 
 
@@ -107,6 +117,19 @@ def character_picture(
 def page_picture(rng: random.Random, split: str, labelled: bool = False) -> Picture:
     """Sixteen or twenty-five characters: more than one step can hold."""
     return character_picture(rng, split, labelled, rows=rng.choice((PAGE, DENSE_PAGE)))
+
+
+def mosaic_picture(rng: random.Random, split: str, labelled: bool = False) -> Picture:
+    """Squares of ten colours: easy to see, and more than two steps can hold."""
+    side = rng.randint(96, 160)
+    text = "".join(rng.choice(list(MOSAIC_COLOURS)) for _ in range(SQUARES**2))
+    image = Image.new("RGB", (SQUARES, SQUARES))
+    image.putdata([jitter(rng, MOSAIC_COLOURS[colour]) for colour in text])
+    questions = [
+        (DESCRIBE, "Describe the picture.", f"{MOSAIC} {text}"),
+        (MOSAIC, "Read the mosaic.", text),
+    ]
+    return image.resize((side, side), Image.Resampling.NEAREST), None, questions
 
 
 def place(rng: random.Random, count: int) -> list[tuple[float, float, float]]:
@@ -215,6 +238,7 @@ PICTURE_TASKS = {
     shape_picture: ("colour", "shape", "count", "count_kind", "relation", "exists"),
 }
 PAGE_TASKS = {page_picture: (CALLED[PAGE], CALLED[DENSE_PAGE])}
+MOSAIC_TASKS = {mosaic_picture: (MOSAIC,)}
 PICTURE_WEIGHTS = {text_picture: 4, character_picture: 2, shape_picture: 4}
 # what is written is learned last
 READING_WEIGHTS = {text_picture: 6, character_picture: 2, shape_picture: 3}

@@ -1,12 +1,12 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Trains a checkpoint of pvc-tiny on with pages, of which one step cannot hold everything.
+"""Trains a checkpoint of pvc-tiny on with pages or mosaics, of which one step cannot hold everything.
 
     python examples/pvc_tiny/train_pages.py FOLDER [--start FOLDER] [--steps 3400] [--seed 50]
 
 Two fifths of the conversations are about pages of sixteen or dense pages of twenty-five characters, unless `--turns`
-says otherwise; the others are those of pvc-tiny's stage `reading`. About 80 minutes on two cores with AVX512. An
-interrupted run goes on where it stopped when the command is given again. The folder gets the weights, the processor,
-and `runs/`.
+says otherwise (`mosaic`, too); the others are those of pvc-tiny's stage `reading`. About 80 minutes on two cores with
+AVX512. An interrupted run goes on where it stopped when the command is given again. The folder gets the weights, the
+processor, and `runs/`.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
-KINDS = ("image", "page", "video")
+KINDS = ("image", "page", "mosaic", "video")
 TURNS = ("image", "page", "image", "page", "video")
 SECOND = 0.2  # share of conversations with a second picture or clip
 
