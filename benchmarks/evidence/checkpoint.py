@@ -1,9 +1,10 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""What a trained checkpoint reads of many characters with more steps of a picture, and more frames of a still clip.
+"""What a trained checkpoint reads with more steps of a picture of much detail, and more frames of a still clip.
 
     python benchmarks/evidence/checkpoint.py [FOLDER] [--questions 500]     # pvc-tiny, if no folder is given
 
-Nothing is trained. Every number of steps and frames shows the same held-out pictures, those of the experiments.
+A question counts if all characters, or squares of a mosaic, are read in order. Nothing is trained. Every number of
+steps and frames shows the same held-out pictures, those of the experiments.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import paths
 
 # isort: split
 import torch
-from data import at_least_one
+from data import at_least_one, conversation, make_sample
 from evaluate import BATCH_SIZE, answers
 from limits import environment
 from measure import store
@@ -36,6 +37,11 @@ def picture(index: int, steps: int, rows: int = GRID) -> list[dict]:
     return messages
 
 
+def mosaic(index: int, steps: int) -> list[dict]:
+    sample = make_sample("mosaic", "test", 1, index)
+    return conversation(sample, sample.questions[1:], image_steps=steps)
+
+
 def still_clip(index: int, frames: int) -> list[dict]:
     messages = still_question("test", 1, index, frames)
     messages[0]["content"][0]["num_frames"] = frames
@@ -45,12 +51,13 @@ def still_clip(index: int, frames: int) -> list[dict]:
 SHOWN: dict[str, Callable[[int, int], list[dict]]] = {
     "a picture, steps": picture,
     **{f"a {CALLED[rows]}, steps": partial(picture, rows=rows) for rows in (PAGE, DENSE_PAGE)},
+    "a mosaic, steps": mosaic,
     "a still clip, frames": still_clip,
 }
 
 
 def right(model, processor, name: str, number: int, count: int) -> str:
-    """A 1 for each of `count` pictures whose characters are all read, in order, and a 0 for each other."""
+    """A 1 for each of `count` pictures that are read as a whole, in order, and a 0 for each other."""
     digits = ""
     for start in tqdm(range(0, count, BATCH_SIZE), f"{name}, {number}"):
         asked = [SHOWN[name](index, number) for index in range(start, min(start + BATCH_SIZE, count))]
@@ -71,6 +78,7 @@ def keep(experiment: str, variant: str, digits: str, model, folder: Path | None)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", type=Path, default=paths.CHECKPOINT, help="a checkpoint folder")
+    parser.add_argument("--only", choices=SHOWN, help="what is asked (default: everything)")
     parser.add_argument("--questions", type=at_least_one, default=500, help="for each number (default: 500)")
     parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     options = parser.parse_args()
@@ -78,7 +86,7 @@ def main() -> None:
         parser.error(f"docs/evidence.md has no numbers of {options.model}: give --results FOLDER")
     model = PVCForConditionalGeneration.from_pretrained(options.model).eval()
     processor = PVCProcessor.from_pretrained(options.model)
-    for name in SHOWN:
+    for name in [options.only] if options.only else SHOWN:
         for number in NUMBERS:
             digits = right(model, processor, name, number, options.questions)
             keep("checkpoint", f"{name}, {number}", digits, model, options.results)

@@ -18,6 +18,7 @@ from modeling_pvc.compat_pvc import whole_file
 
 
 DOCS = paths.ROOT / "docs"
+SHOWN_PICTURES = {"a picture": "nine characters", "a dense page": "dense pages", "a mosaic": "mosaics"}
 FIGURE = DOCS / "images" / "accuracy-against-tokens.png"
 
 
@@ -103,9 +104,9 @@ def table(header: list[str], lines: list[list[str]]) -> str:
     return markdown(header, lines) if lines else "Not yet measured."
 
 
-def checkpoint_table() -> str:
-    """What is read with 1 to 16 steps or frames: numbers as columns, pictures and clips as rows."""
-    groups = by_variant(results("checkpoint"))
+def numbers_table(experiment: str) -> str:
+    """What is read with 1 to 16 steps or frames: numbers as columns, what is shown, or to which model, as rows."""
+    groups = by_variant(results(experiment))
     shown = dict.fromkeys(variant.rpartition(", ")[0] for variant in groups)
     lines, numbers = [], sorted({asked_of(variant) for variant in groups}, key=int)
     for name in shown:
@@ -116,15 +117,16 @@ def checkpoint_table() -> str:
 
 
 def shown_table() -> str:
-    """What is read when some steps are shown: steps as rows, nine characters and dense pages as columns."""
+    """What is read when some steps are shown: steps as rows, kinds of pictures as columns."""
     groups = by_variant(results("shown"))
     lines = []
     for shown in dict.fromkeys(map(asked_of, groups)):
         lines.append([shown])
-        for name in ("a picture", "a dense page"):
+        for name in SHOWN_PICTURES:
             rows = groups.get(f"{name}, {shown}", [])  # a run may have been interrupted
             lines[-1] += [answers_of(rows), difference(rows, groups.get(f"{name}, 0", []))]
-    return table(["steps shown", "nine characters", "more than step 0", "dense pages", "more than step 0"], lines)
+    heads = [head for name in SHOWN_PICTURES.values() for head in (name, "more than step 0")]
+    return table(["steps shown", *heads], lines)
 
 
 def clips_table() -> str:
@@ -154,7 +156,7 @@ def conversion_table() -> str:
 
 
 def draw_figure(path: Path) -> None:
-    """Accuracy against what is spent: steps of a picture, frames of a still clip, steps of pages."""
+    """Accuracy against what is spent: steps of a picture, frames of a still clip, steps of pvc-tiny."""
     figure = Figure(figsize=(14, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     made, elastic = by_variant(results("starts")), by_variant(results("elastic"))
@@ -170,9 +172,10 @@ def draw_figure(path: Path) -> None:
         _line(middle, _numbered(clips, variant.name), frames, "o-", label)
     middle.set(title="The same pictures as still clips", xlabel="frames of 4 tokens")
     read = by_variant(results("checkpoint"))
-    for name, label in (("a picture", "9"), ("a page", "16"), ("a dense page", "25")):
-        _line(right, _numbered(read, f"{name}, steps"), steps, "o-", f"{label} characters")
-    right.set(title="pvc-tiny, all characters read", xlabel="steps of 4 tokens per picture")
+    counts = {"a picture": "9 characters", "a page": "16", "a dense page": "25", "a mosaic": "64 coloured squares"}
+    for name, label in counts.items():
+        _line(right, _numbered(read, f"{name}, steps"), steps, "o-", label)
+    right.set(title="pvc-tiny, pictures read as a whole", xlabel="steps of 4 tokens per picture")
     for axes in (left, middle, right):
         axes.set_ylabel("right")
         axes.set_xscale("log", base=2)
@@ -236,7 +239,8 @@ def main() -> None:
     tiles = [row for row in starts if row["variant"] in (COARSE_TO_FINE.name, at_once)] + results("tiles")
     one_tile = {"more than one tile of 4 steps": lambda name: COARSE_TO_FINE.name}
     write_section(page, "tiles", paired_table(tiles, one_tile, tiles))
-    write_section(page, "checkpoint", checkpoint_table())
+    write_section(page, "checkpoint", numbers_table("checkpoint"))
+    write_section(page, "restart", numbers_table("restart"))
     write_section(page, "shown", shown_table())
     write_section(page, "clips", clips_table())
     write_section(page, "conversion", conversion_table())

@@ -1,8 +1,8 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """What is read when the text model is shown some of a picture's steps: `python benchmarks/evidence/shown_steps.py`.
 
-pvc-tiny is asked about nine characters and dense pages, the held-out pictures of checkpoint.py. The encoder makes all
-steps up to the last one shown. Nothing is trained.
+pvc-tiny is asked about nine characters, dense pages and mosaics, the held-out pictures of checkpoint.py. The encoder
+makes all steps up to the last one shown. Nothing is trained.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from data import at_least_one
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 
-ASKED = ("a picture", "a dense page")
+ASKED = ("a picture", "a dense page", "a mosaic")
 CHOICES = ((0,), (1,), (2,), (3,), (0, 1), (0, 2), (1, 2), (0, 1, 2), (0, 1, 2, 3), (0, 1, 4, 7), tuple(range(8)))
 
 

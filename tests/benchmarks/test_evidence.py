@@ -229,19 +229,20 @@ def test_the_checkpoint_is_asked_at_each_number(tmp_path, monkeypatch):
     checkpoint.main()
     rows = json.loads((tmp_path / "checkpoint.json").read_text())["rows"]
     names = ["a picture, steps, 1", "a picture, steps, 4", "a page, steps, 1", "a page, steps, 4"]
-    names += ["a dense page, steps, 1", "a dense page, steps, 4", "a still clip, frames, 1", "a still clip, frames, 4"]
+    names += ["a dense page, steps, 1", "a dense page, steps, 4", "a mosaic, steps, 1", "a mosaic, steps, 4"]
+    names += ["a still clip, frames, 1", "a still clip, frames, 4"]
     assert [row["variant"] for row in rows] == names
     assert all(len(row["right"]) == 3 and row["answers"] == row["right"].count("1") / 3 for row in rows)
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
-    header, _, picture, more, *_ = report.checkpoint_table().splitlines()
+    header, _, picture, more, *_ = report.numbers_table("checkpoint").splitlines()
     assert [cell.strip() for cell in header.split("|")[2:-1]] == ["1", "4"]
     assert picture.startswith("| a picture, steps |") and " ± " in more.split("|")[3]
 
 
 def test_pages_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "NUMBERS", (1,))
-    monkeypatch.setattr(checkpoint, "SHOWN", {"a page, steps": checkpoint.SHOWN["a page, steps"]})
-    monkeypatch.setattr("sys.argv", ["checkpoint", "--questions", "10", "--results", str(tmp_path)])
+    arguments = ["--only", "a page, steps", "--questions", "10", "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["checkpoint", *arguments])
     checkpoint.main()
     [row] = json.loads((tmp_path / "checkpoint.json").read_text())["rows"]
     assert row["right"].count("1") >= 7  # of 500 it reads nine of ten
@@ -266,7 +267,7 @@ def test_each_choice_of_steps_is_asked(tmp_path, monkeypatch):
     shown_steps.main()
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     *_, first, both = report.shown_table().splitlines()
-    assert first.startswith("| 0 |") and both.startswith("| 0 1 |") and both.count(" ± ") == 2
+    assert first.startswith("| 0 |") and both.startswith("| 0 1 |") and both.count(" ± ") == 3
 
 
 def test_another_checkpoint_does_not_replace_the_repositorys_numbers(tmp_path, monkeypatch, capsys):
@@ -280,10 +281,10 @@ def test_the_table_of_an_interrupted_run(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     for variant in ("a picture, steps, 1", "a picture, steps, 4", "a still clip, frames, 1"):
         measure.store("checkpoint", {"variant": variant, "seed": 0, "answers": 0.5, "right": "10"}, tmp_path)
-    assert report.checkpoint_table().splitlines()[4] == "| a still clip, frames | 50.0% |  |"
+    assert report.numbers_table("checkpoint").splitlines()[4] == "| a still clip, frames | 50.0% |  |"
     for shown in ("0", "0 1"):
         measure.store("shown", {"variant": f"a picture, {shown}", "seed": 0, "answers": 0.5, "right": "10"}, tmp_path)
-    assert report.shown_table().splitlines()[3] == "| 0 1 | 50.0% | +0.0 ± 0.0 |  |  |"
+    assert report.shown_table().splitlines()[3] == "| 0 1 | 50.0% | +0.0 ± 0.0 |  |  |  |  |"
 
 
 def test_more_steps_and_frames_are_what_a_checkpoint_is_asked_with():
@@ -292,7 +293,7 @@ def test_more_steps_and_frames_are_what_a_checkpoint_is_asked_with():
         option = "num_frames" if name.endswith("frames") else "image_steps"
         assert [block[option] for block in blocks] == [1, 8]
     lengths = {name: len(show(5, 1)[1]["content"][0]["text"]) for name, show in checkpoint.SHOWN.items()}
-    assert list(lengths.values()) == [9, 16, 25, 9]
+    assert list(lengths.values()) == [9, 16, 25, 64, 9]
     assert [len(checkpoint.still_clip(5, number)[0]["content"][0]["video"]) for number in (1, 8)] == [1, 8]
 
 
