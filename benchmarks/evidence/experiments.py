@@ -9,7 +9,7 @@ from variants import Variant
 
 TEST_QUESTIONS = 1000  # per variant and seed
 STEPS = (1, 2, 4, 8)
-STARTS = {None: "identity", "switch": "switch", "coarse_to_fine": "coarse to fine"}
+STARTS = {None: "identity", "switch": "switch", "coarse_to_fine": "coarse to fine", "emphasis": "emphasis"}
 
 
 @dataclass(frozen=True)

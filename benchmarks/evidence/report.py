@@ -160,7 +160,7 @@ def draw_figure(path: Path) -> None:
     figure = Figure(figsize=(14, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     made, elastic = by_variant(results("starts")), by_variant(results("elastic"))
-    for start, style in (("coarse to fine", "C0"), ("switch", "C1"), ("identity", "C2")):
+    for start, style in (("coarse to fine", "C0"), ("switch", "C1"), ("identity", "C2"), ("emphasis", "C3")):
         one_model = _numbered(elastic, f"any number of steps, {start}")
         _line(left, one_model, visual_tokens, f"{style}o-", f"one model, {start}")
         _line(left, _numbered(made, start), visual_tokens, f"{style}s:", f"a model for each number, {start}")

@@ -7,10 +7,11 @@ Here the step embedding and the modulation of the ordinary modules, `linear_2(Si
 
     1 + scale(e_t) = pattern[t mod 4]       one factor per sub-block, for t = 0 .. compressor_step_size / 2 - 1
 
-with one of two 4 x 4 patterns, and `compressor.linear_1` reads all four sub-blocks with the same weights. With
+with one of three 4 x 4 patterns, and `compressor.linear_1` reads all four sub-blocks with the same weights. With
 `switch`, the identity matrix, a step keeps one sub-block: InternVL's tokens, a quarter of them per step
 (docs/conversion.md). With `coarse_to_fine`, half a Hadamard matrix, the first step takes half the sum of the four and
-the next three their differences. Both lose nothing in four steps.
+the next three their differences. With `emphasis` each later step takes the sum, too, and more of two sub-blocks than
+of the others: no factor is negative. None of the three loses anything in four steps.
 
 The solution does not depend on how the sinusoid was rounded. Two hidden units belong to each step k, with the same
 weights and biases 32 apart. Their preactivation is the correlation of sinusoid(t) with sinusoid(k), 96 and 64 at
@@ -34,6 +35,7 @@ ON, OFFSET = 96.0, 32.0  # preactivations of a step's two units at that step: ON
 PATTERNS = {  # [phase, sub-block]
     "switch": torch.eye(NUM_PHASES),
     "coarse_to_fine": torch.tensor([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]) / 2,
+    "emphasis": torch.tensor([[2, 2, 2, 2], [3, 3, 1, 1], [3, 1, 3, 1], [3, 1, 1, 3]]) / 4,
 }
 
 
@@ -43,7 +45,7 @@ def start_compressor(compressor: "PVCCompressor", start: str = "coarse_to_fine")
 
     Args:
         compressor: of a model that is to be trained from new; its `linear_1` keeps the weights of its first sub-block.
-        start: `switch` or `coarse_to_fine`, see above.
+        start: `switch`, `coarse_to_fine` or `emphasis`, see above.
 
     Raises `ValueError` for another start, for a compressor that merges otherwise and for one that is too narrow.
     """

@@ -11,7 +11,8 @@ from modeling_pvc import PVCForConditionalGeneration, start_compressor
 
 
 HADAMARD = torch.tensor([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]) / 2
-PATTERNS = {"switch": torch.eye(4), "coarse_to_fine": HADAMARD}
+EMPHASIS = torch.tensor([[2, 2, 2, 2], [3, 3, 1, 1], [3, 1, 3, 1], [3, 1, 1, 3]]) / 4
+PATTERNS = {"switch": torch.eye(4), "coarse_to_fine": HADAMARD, "emphasis": EMPHASIS}
 
 
 @pytest.mark.parametrize("start", PATTERNS)
@@ -39,7 +40,10 @@ def test_a_step_takes_its_pattern_of_the_sub_blocks(start):
 @pytest.mark.parametrize("start", PATTERNS)
 def test_four_steps_lose_nothing_and_all_of_it_learns(start):
     pattern = PATTERNS[start]
-    assert torch.equal(pattern @ pattern.T, torch.eye(4))
+    if start == "emphasis":
+        assert pattern.det().item() == pytest.approx(-0.125)  # it has an inverse, and the sum in every row
+    else:
+        assert torch.equal(pattern @ pattern.T, torch.eye(4))
     model = PVCForConditionalGeneration(small_config())
     start_compressor(model.model.compressor, start)
     tokens = model.get_image_features(torch.randn(1, 3, 56, 56)).pooler_output[0]
@@ -57,7 +61,7 @@ def test_without_a_start_the_steps_of_a_picture_are_equal():
 
 def test_what_cannot_have_a_start_is_refused():
     compressor = small_model().model.compressor
-    with pytest.raises(ValueError, match="start='hadamard' is none of switch, coarse_to_fine"):
+    with pytest.raises(ValueError, match="start='hadamard' is none of switch, coarse_to_fine, emphasis"):
         start_compressor(compressor, "hadamard")
     wide = PVCForConditionalGeneration(small_config(downsample_ratio=0.5)).model.compressor
     with pytest.raises(ValueError, match="not of 2 x 2"):
