@@ -61,7 +61,7 @@ print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_t
 def write_card(folder: Path, model, accuracies: dict[str, dict[str, float]], asked: str) -> None:
     """Writes README.md. `accuracies` as `evaluate.measure` returns them, `asked` says of what."""
     config, vision, text = model.config, model.config.vision_config, model.config.text_config
-    kinds = dict.fromkeys(name.partition(",")[0] for name in accuracies)  # pictures, pages, clips
+    kinds = dict.fromkeys(name.partition(",")[0] for name in accuracies)  # pictures, pages, mosaics, clips
     tables = [_table({name: shares for name, shares in accuracies.items() if name.startswith(kind)}) for kind in kinds]
     body = BODY.format(
         parameters=model.num_parameters(),

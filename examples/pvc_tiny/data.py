@@ -18,13 +18,13 @@ from typing import Any
 
 from clips import CLIP_TASKS, CLIP_WEIGHTS, encode
 from drawing import DESCRIBE, DESCRIBE_CLIP, SPLITS
-from pictures import MOSAIC_TASKS, PAGE_TASKS, PICTURE_TASKS, PICTURE_WEIGHTS, mosaic_picture, page_picture
+from pictures import MOSAIC_TASKS, PAGE_TASKS, PICTURE_TASKS, PICTURE_WEIGHTS
 from PIL import Image
 from torch.utils.data import Dataset
 
 
 MIN_FRAMES, MAX_FRAMES = 6, 16  # the paper draws 16 to 96 frames per clip
-PICTURES = {"page": {page_picture: 1}, "mosaic": {mosaic_picture: 1}}  # kinds that are one kind of picture alone
+TASKS = {"image": PICTURE_TASKS, "page": PAGE_TASKS, "mosaic": MOSAIC_TASKS, "video": CLIP_TASKS}  # by kind
 MAX_QUESTIONS = 8  # of a training conversation, before the description
 
 
@@ -53,9 +53,8 @@ def drawn(rng: random.Random, weights: dict[Callable, int]) -> Callable:
 
 def names_of(kind: str) -> tuple[str, ...]:
     """The tasks that are asked about pictures (`image`), pages (`page`), mosaics (`mosaic`) or clips (`video`)."""
-    tasks = {"image": PICTURE_TASKS, "page": PAGE_TASKS, "mosaic": MOSAIC_TASKS, "video": CLIP_TASKS}[kind]
     described = DESCRIBE_CLIP if kind == "video" else DESCRIBE
-    return (*(name for names in tasks.values() for name in names), described)
+    return (*(name for names in TASKS[kind].values() for name in names), described)
 
 
 def make_picture(rng: random.Random, split: str, labelled: bool, weights: dict[Callable, int]) -> Sample:
@@ -84,7 +83,7 @@ def make_sample(
     rng = random.Random(f"{split}/{seed}/{kind}/{index}")
     if kind == "video":
         return make_clip(rng, split)
-    return make_picture(rng, split, labelled, PICTURES.get(kind, weights))
+    return make_picture(rng, split, labelled, weights if kind == "image" else dict.fromkeys(TASKS[kind], 1))
 
 
 def conversation(
@@ -157,10 +156,10 @@ def write_samples(folder: Path, split: str, count: int, seed: int) -> None:
     """Writes `count` pictures, pages, mosaics and clips each, with `questions.jsonl`, into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "questions.jsonl", "w") as lines:
-        for kind, suffix in (("image", "png"), ("page", "png"), ("mosaic", "png"), ("video", "mkv")):
+        for kind in TASKS:
             for index in range(count):
                 sample = make_sample(kind, split, seed, index)
-                file = f"{kind}{index}.{suffix}"
+                file = f"{kind}{index}.{'png' if sample.kind == 'image' else 'mkv'}"
                 if sample.kind == "image":
                     sample.media.save(folder / file)
                 else:

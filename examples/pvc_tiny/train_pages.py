@@ -11,7 +11,7 @@ processor, and `runs/`.
 
 from pathlib import Path
 
-from data import TinyDataset
+from data import TASKS, TinyDataset
 from pictures import READING_WEIGHTS
 from train import IMAGE_STEPS, prepare, train, training_parser
 from transformers import set_seed
@@ -20,7 +20,6 @@ from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
-KINDS = ("image", "page", "mosaic", "video")
 TURNS = ("image", "page", "image", "page", "video")
 SECOND = 0.2  # share of conversations with a second picture or clip
 
@@ -29,7 +28,7 @@ def main() -> None:
     parser = training_parser(__doc__)
     parser.set_defaults(seed=50, muon_lr=2e-3, adamw_lr=2e-3 / 3, save_every=200)
     parser.add_argument("--start", type=Path, default=CHECKPOINT, help="a checkpoint folder (default: pvc-tiny)")
-    parser.add_argument("--turns", nargs="+", choices=KINDS, default=TURNS, help="kinds that take turns, in order")
+    parser.add_argument("--turns", nargs="+", choices=TASKS, default=TURNS, help="kinds that take turns, in order")
     parser.add_argument("--steps", type=int, default=3400)
     options = parser.parse_args()
     if not (options.start / "config.json").is_file():

@@ -489,7 +489,6 @@ def test_a_run_goes_on_with_the_options_it_was_begun_with(tmp_path, monkeypatch)
 def test_samples_to_look_at(tmp_path):
     write_samples(tmp_path, "test", 1, 0)
     media = {"image0.png", "page0.png", "mosaic0.png", "video0.mkv"}
-    media = {"image0.png", "page0.png", "mosaic0.png", "video0.mkv"}
     assert {path.name for path in tmp_path.iterdir()} == {*media, "questions.jsonl"}
     asked = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()]
     pages = [question for question in asked if question.get("image") == "page0.png"]

@@ -41,7 +41,7 @@ def test_a_step_takes_its_pattern_of_the_sub_blocks(start):
 def test_four_steps_lose_nothing_and_all_of_it_learns(start):
     pattern = PATTERNS[start]
     if start == "emphasis":
-        assert pattern.det().item() == pytest.approx(-0.125)  # it has an inverse, and the sum in every row
+        assert pattern.det().item() == pytest.approx(-0.125)  # it has an inverse
     else:
         assert torch.equal(pattern @ pattern.T, torch.eye(4))
     model = PVCForConditionalGeneration(small_config())
