@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from data import MAX_FRAMES
+from train import check_checkpoint
 
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
@@ -27,11 +28,20 @@ RESTARTS = {
     6: (1, DIAGONAL),
     **{step: (step - 8, STRAIGHT) for step in range(8, MAX_FRAMES)},
 }
+MOST_MISSED = 1e-3  # of a modulation of up to 40
 
 
 @torch.no_grad()
 def restart(model: PVCForConditionalGeneration, steps: Sequence[int]) -> None:
-    """Changes the modulation of those steps, which are in `RESTARTS`, in place."""
+    """Changes the modulation of those steps, which are in `RESTARTS`, in place.
+
+    Raises:
+        ValueError: if a token has not four sub-blocks, or steps that are not asked for would change with them.
+    """
+    if model.config.downsample_ratio != 0.25:
+        raise ValueError(
+            f"downsample_ratio={model.config.downsample_ratio}, but steps are told apart by four sub-blocks."
+        )
     compressor, linear = model.model.compressor, model.model.compressor.modulation.linear
     embeddings = compressor.step_embedding(torch.arange(MAX_FRAMES), torch.float32).double()
     blocks = linear(embeddings.float()).double().view(MAX_FRAMES, 2, 4, -1)  # scale and shift of four sub-blocks
@@ -40,7 +50,10 @@ def restart(model: PVCForConditionalGeneration, steps: Sequence[int]) -> None:
         source, order = RESTARTS[step]
         wanted[step] = wanted[source][:, list(order)]
     inputs = torch.cat([embeddings, torch.ones(MAX_FRAMES, 1)], dim=1)  # the last one is the bias
-    change = torch.linalg.pinv(inputs) @ (wanted - blocks).flatten(1)
+    asked = (wanted - blocks).flatten(1)
+    change = torch.linalg.pinv(inputs) @ asked
+    if (inputs @ change - asked).abs().max() > MOST_MISSED:
+        raise ValueError(f"The {linear.in_features} step features cannot change {list(steps)} and no other step.")
     linear.weight += change[:-1].T
     linear.bias += change[-1]
 
@@ -51,6 +64,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the changed one goes")
     parser.add_argument("--steps", type=int, nargs="+", choices=RESTARTS, default=list(RESTARTS), metavar="STEP")
     options = parser.parse_args()
+    check_checkpoint(parser, "START", options.start)
     model = PVCForConditionalGeneration.from_pretrained(options.start)
     restart(model, options.steps)
     model.save_pretrained(options.folder)

@@ -454,6 +454,25 @@ def test_steps_that_are_restarted_get_the_modulation_of_others(tmp_path, monkeyp
     assert changed == {f"{linear}.weight", f"{linear}.bias"}
 
 
+def test_only_steps_that_can_be_told_apart_are_restarted(monkeypatch, capsys):
+    """Two patches a side have no sub-blocks, and steps 4 to 7 are one and the same for a model just started."""
+    config = tiny_config(tiny_tokenizer())
+    config.downsample_ratio = 0.5
+    with pytest.raises(ValueError, match=r"downsample_ratio=0\.5"):
+        restart_steps.restart(PVCForConditionalGeneration(config), [2])
+    config = tiny_config(tiny_tokenizer())
+    config.compressor_step_size = 8
+    model = train.initialize(config)
+    kept = model.model.compressor.modulation.linear.weight.clone()
+    with pytest.raises(ValueError, match=r"8 step features cannot change \[6\]"):
+        restart_steps.restart(model, [6])
+    assert torch.equal(model.model.compressor.modulation.linear.weight, kept)
+    monkeypatch.setattr(sys, "argv", ["restart_steps", "nowhere", "folder"])
+    with pytest.raises(SystemExit):
+        restart_steps.main()
+    assert "START nowhere is no checkpoint folder." in capsys.readouterr().err
+
+
 def modulations(model):
     """Scale and shift of the compressor at each step of the longest clip."""
     compressor = model.model.compressor
