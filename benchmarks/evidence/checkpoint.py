@@ -1,7 +1,7 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """What a trained checkpoint reads with more steps of a picture of much detail, and more frames of a still clip.
 
-    python benchmarks/evidence/checkpoint.py [FOLDER] [--questions 500]     # pvc-tiny, if no folder is given
+    python benchmarks/evidence/checkpoint.py [FOLDER] [--questions 1000]    # pvc-tiny, if no folder is given
 
 A question counts if all characters, or squares of a mosaic, are read in order. Nothing is trained. Every number of
 steps and frames shows the same held-out pictures, those of the experiments.
@@ -28,7 +28,7 @@ from tqdm import tqdm
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 
-NUMBERS = (1, 2, 4, 8, 16)  # training draws pictures of up to 8 steps, and clips of 6 to 16 frames
+NUMBERS = (1, 2, 3, 4, 6, 8, 16)  # training draws pictures of up to 8 steps, and clips of 6 to 16 frames
 
 
 def picture(index: int, steps: int, rows: int = GRID) -> list[dict]:
@@ -79,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", type=Path, default=paths.CHECKPOINT, help="a checkpoint folder")
     parser.add_argument("--only", choices=SHOWN, help="what is asked (default: everything)")
-    parser.add_argument("--questions", type=at_least_one, default=500, help="for each number (default: 500)")
+    parser.add_argument("--questions", type=at_least_one, default=1000, help="for each number (default: 1000)")
     parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     options = parser.parse_args()
     if options.model.resolve() != paths.CHECKPOINT.resolve() and options.results is None:

@@ -74,6 +74,7 @@ def clip_variants(shown: str) -> tuple[Variant, ...]:
         Variant(f"{shown}, switch without temporal attention", start="switch", temporal=False),
         Variant(f"{shown}, progressive from the switch", start="switch"),
         Variant(f"{shown}, progressive from coarse to fine", start="coarse_to_fine"),
+        Variant(f"{shown}, progressive from emphasis", start="emphasis"),
         Variant(f"{shown}, progressive from the identity"),
     )
 

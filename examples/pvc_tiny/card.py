@@ -16,7 +16,7 @@ of its data, no conversation about more than two pictures or clips.
 | | |
 |---|---|
 | Frames | {size} x {size} pixels, one tile per picture |
-| Tokens per picture | {step_tokens} per step; {repeats} steps, or what `image_steps` says (1, 2, 4, 8 in training) |
+| Tokens per picture | {step_tokens} per step; {repeats} steps, or what `image_steps` says (1 to 8 in training) |
 | Tokens per video frame | {step_tokens} |
 | ViT | width {width}, {layers} layers, the last {temporal} progressive |
 | Text model | Qwen2, width {text_width}, {text_layers} layers, {vocabulary} tokens |

@@ -145,15 +145,18 @@ def place(rng: random.Random, count: int) -> list[tuple[float, float, float]]:
                 return placed
 
 
-def scene_items(rng: random.Random, split: str) -> list[Item]:
-    """One to four shapes; the first is to be asked about. Equal shapes are frequent, so that there is to count."""
+def scene_items(rng: random.Random, split: str, one_colour: bool = False) -> list[Item]:
+    """One to four shapes; the first is to be asked about.
+
+    Equal shapes are frequent, so that there is to count; if `one_colour`, equal colours are, of two shapes or more.
+    """
     items = []
-    for x, y, radius in place(rng, rng.randint(1, 4)):
+    for x, y, radius in place(rng, rng.randint(2 if one_colour else 1, 4)):
         height = HEIGHTS[int(3 * y)]
         pair = other_pair(rng, split, height) if items else asked_pair(rng, split, height)
         if items and rng.random() < 0.4:
-            alike = [(colour, shape) for colour, shape in pairs("train", height) if shape == items[0].shape]
-            pair = rng.choice(alike)
+            first = items[0].colour if one_colour else items[0].shape
+            pair = rng.choice([pair for pair in pairs("train", height) if first in pair])
         items.append(Item(*pair, x, y, radius))
     return items
 
@@ -210,9 +213,9 @@ def exists_question(rng: random.Random, items: list[Item]):
     yield "exists", f"Is there {'an' if colour == 'orange' else 'a'} {colour} {shape}?", "yes" if there else "no"
 
 
-def shape_picture(rng: random.Random, split: str, labelled: bool = False) -> Picture:
+def shape_picture(rng: random.Random, split: str, labelled: bool = False, one_colour: bool = False) -> Picture:
     """A scene of shapes; questions about every one of which may be asked in the split."""
-    items = scene_items(rng, split)
+    items = scene_items(rng, split, one_colour)
     asked = [item for item in items if belongs(f"{item.name} {item.height}", split)]
     image = canvas(rng)
     labels = Image.new("L", image.size) if labelled else None
@@ -232,6 +235,11 @@ def shape_picture(rng: random.Random, split: str, labelled: bool = False) -> Pic
     return image, labels, questions
 
 
+def one_colour_picture(rng: random.Random, split: str, labelled: bool = False) -> Picture:
+    """A scene in which a colour does not tell the shapes apart: two of one colour are rare in the others."""
+    return shape_picture(rng, split, labelled, one_colour=True)
+
+
 PICTURE_TASKS = {
     text_picture: ("number", "code", "text_colour"),
     character_picture: (CALLED[GRID],),
@@ -242,3 +250,4 @@ MOSAIC_TASKS = {mosaic_picture: (MOSAIC,)}
 PICTURE_WEIGHTS = {text_picture: 4, character_picture: 2, shape_picture: 4}
 # what is written is learned last
 READING_WEIGHTS = {text_picture: 6, character_picture: 2, shape_picture: 3}
+ONE_COLOUR_WEIGHTS = {text_picture: 4, character_picture: 2, shape_picture: 2, one_colour_picture: 4}

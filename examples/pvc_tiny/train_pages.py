@@ -4,15 +4,16 @@
     python examples/pvc_tiny/train_pages.py FOLDER [--start FOLDER] [--steps 3400] [--seed 50]
 
 Two fifths of the conversations are about pages of sixteen or dense pages of twenty-five characters, unless `--turns`
-says otherwise (`mosaic`, too); the others are those of pvc-tiny's stage `reading`, or have as many scenes as texts
-with `--drawn evenly`. About 80 minutes on two cores with AVX512. An interrupted run goes on where it stopped when the
-command is given again. The folder gets the weights, the processor, and `runs/`.
+says otherwise (`mosaic`, too); the others are those of pvc-tiny's stage `reading`. `--drawn evenly` has as many scenes
+of shapes as texts among the pictures, `--drawn one-colour` often shapes of one colour in a scene. About 80 minutes on
+two cores with AVX512. An interrupted run goes on where it stopped when the command is given again. The folder gets the
+weights, the processor, and `runs/`.
 """
 
 from pathlib import Path
 
 from data import TASKS, TinyDataset
-from pictures import PICTURE_WEIGHTS, READING_WEIGHTS
+from pictures import ONE_COLOUR_WEIGHTS, PICTURE_WEIGHTS, READING_WEIGHTS
 from train import IMAGE_STEPS, check_checkpoint, prepare, train, training_parser
 from transformers import set_seed
 
@@ -21,7 +22,7 @@ from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 TURNS = ("image", "page", "image", "page", "video")
-DRAWN = {"reading": READING_WEIGHTS, "evenly": PICTURE_WEIGHTS}
+DRAWN = {"reading": READING_WEIGHTS, "evenly": PICTURE_WEIGHTS, "one-colour": ONE_COLOUR_WEIGHTS}
 SECOND = 0.2  # share of conversations with a second picture or clip
 
 
