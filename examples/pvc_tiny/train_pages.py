@@ -12,7 +12,7 @@ weights, the processor, and `runs/`.
 
 from pathlib import Path
 
-from data import TASKS, TinyDataset
+from data import TASKS, TinyDataset, at_least_one
 from pictures import ONE_COLOUR_WEIGHTS, PICTURE_WEIGHTS, READING_WEIGHTS
 from train import IMAGE_STEPS, check_checkpoint, prepare, train, training_parser
 from transformers import set_seed
@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--start", type=Path, default=CHECKPOINT, help="a checkpoint folder (default: pvc-tiny)")
     parser.add_argument("--turns", nargs="+", choices=TASKS, default=TURNS, help="kinds that take turns, in order")
     parser.add_argument("--drawn", choices=DRAWN, default="reading", help="how often each kind of picture is drawn")
-    parser.add_argument("--image-steps", type=int, nargs="+", default=IMAGE_STEPS, help="drawn from for each picture")
+    parser.add_argument(
+        "--image-steps", type=at_least_one, nargs="+", default=IMAGE_STEPS, help="drawn from for each picture"
+    )
     parser.add_argument("--steps", type=int, default=3400)
     options = parser.parse_args()
     check_checkpoint(parser, "--start", options.start)
