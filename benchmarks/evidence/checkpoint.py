@@ -17,7 +17,7 @@ import paths
 
 # isort: split
 import torch
-from data import at_least_one, conversation, make_sample
+from data import at_least_one, check_checkpoint, conversation, make_sample
 from evaluate import BATCH_SIZE, answers
 from limits import environment
 from measure import store
@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--questions", type=at_least_one, default=1000, help="for each number (default: 1000)")
     parser.add_argument("--results", type=Path, help="folder (default: the one whose numbers docs/evidence.md has)")
     options = parser.parse_args()
+    check_checkpoint(parser, "argument model:", options.model)
     if options.model.resolve() != paths.CHECKPOINT.resolve() and options.results is None:
         parser.error(f"docs/evidence.md has no numbers of {options.model}: give --results FOLDER")
     model = PVCForConditionalGeneration.from_pretrained(options.model).eval()

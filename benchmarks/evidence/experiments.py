@@ -9,6 +9,11 @@ from variants import Variant
 
 TEST_QUESTIONS = 1000  # per variant and seed
 STEPS = (1, 2, 4, 8)
+SHOWN_PICTURES = {
+    "a picture": "nine characters",
+    "a dense page": "dense pages",
+    "a mosaic": "mosaics",
+}  # shown_steps.py
 STARTS = {None: "identity", "switch": "switch", "coarse_to_fine": "coarse to fine", "emphasis": "emphasis"}
 
 

@@ -10,7 +10,7 @@ import paths
 
 
 # isort: split
-from experiments import COARSE_TO_FINE, CONVERSIONS, EXPERIMENTS, INTERNVL, ONE_STEP, SWITCH
+from experiments import COARSE_TO_FINE, CONVERSIONS, EXPERIMENTS, INTERNVL, ONE_STEP, SHOWN_PICTURES, SWITCH
 from matplotlib.figure import Figure
 from tables import markdown, write_section
 
@@ -18,7 +18,6 @@ from modeling_pvc.compat_pvc import whole_file
 
 
 DOCS = paths.ROOT / "docs"
-SHOWN_PICTURES = {"a picture": "nine characters", "a dense page": "dense pages", "a mosaic": "mosaics"}
 FIGURE = DOCS / "images" / "accuracy-against-tokens.png"
 
 

@@ -17,11 +17,11 @@ import paths
 import torch
 from checkpoint import keep, right
 from data import at_least_one
+from experiments import SHOWN_PICTURES
 
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 
-ASKED = ("a picture", "a dense page", "a mosaic")
 CHOICES = ((0,), (1,), (2,), (3,), (0, 1), (0, 2), (1, 2), (0, 1, 2), (0, 1, 2, 3), (0, 1, 4, 7), tuple(range(8)))
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     model = PVCForConditionalGeneration.from_pretrained(paths.CHECKPOINT).eval()
     processor = PVCProcessor.from_pretrained(paths.CHECKPOINT)
-    for name, shown in itertools.product(ASKED, CHOICES):
+    for name, shown in itertools.product(SHOWN_PICTURES, CHOICES):
         show_only(model, shown)
         digits = right(model, processor, f"{name}, steps", len(shown), options.questions)
         keep("shown", f"{name}, {' '.join(map(str, shown))}", digits, model, options.results)

@@ -152,6 +152,12 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def check_checkpoint(parser: argparse.ArgumentParser, option: str, folder: Path) -> None:
+    """Refuses a folder without a checkpoint, which transformers would look for on the Hub."""
+    if not (folder / "config.json").is_file():
+        parser.error(f"{option} {folder} is no checkpoint folder.")
+
+
 def write_samples(folder: Path, split: str, count: int, seed: int) -> None:
     """Writes `count` pictures, pages, mosaics and clips each, with `questions.jsonl`, into the folder."""
     folder.mkdir(parents=True, exist_ok=True)

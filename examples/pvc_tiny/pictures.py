@@ -120,7 +120,7 @@ def page_picture(rng: random.Random, split: str, labelled: bool = False) -> Pict
 
 
 def mosaic_picture(rng: random.Random, split: str, labelled: bool = False) -> Picture:
-    """Squares of ten colours: easy to see, and more than two steps can hold."""
+    """Squares of ten colours: easy to see, and more than one step can hold."""
     side = rng.randint(96, 160)
     text = "".join(rng.choice(list(MOSAIC_COLOURS)) for _ in range(SQUARES**2))
     image = Image.new("RGB", (SQUARES, SQUARES))

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from data import MAX_FRAMES
-from train import check_checkpoint
+from data import MAX_FRAMES, check_checkpoint
 
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 

@@ -119,12 +119,6 @@ def training_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def check_checkpoint(parser: argparse.ArgumentParser, option: str, folder: Path) -> None:
-    """Refuses a folder without a checkpoint, which transformers would look for on the Hub."""
-    if not (folder / "config.json").is_file():
-        parser.error(f"{option} {folder} is no checkpoint folder.")
-
-
 def keep_options(options: argparse.Namespace, config: PVCConfig) -> None:
     """Keeps the options of a run's first start, the data type among them, and refuses others."""
     path = options.folder / "runs" / "options.json"

@@ -12,9 +12,9 @@ weights, the processor, and `runs/`.
 
 from pathlib import Path
 
-from data import TASKS, TinyDataset, at_least_one
+from data import TASKS, TinyDataset, at_least_one, check_checkpoint
 from pictures import ONE_COLOUR_WEIGHTS, PICTURE_WEIGHTS, READING_WEIGHTS
-from train import IMAGE_STEPS, check_checkpoint, prepare, train, training_parser
+from train import IMAGE_STEPS, prepare, train, training_parser
 from transformers import set_seed
 
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
@@ -35,9 +35,13 @@ def main() -> None:
     parser.add_argument(
         "--image-steps", type=at_least_one, nargs="+", default=IMAGE_STEPS, help="drawn from for each picture"
     )
-    parser.add_argument("--steps", type=int, default=3400)
+    parser.add_argument("--steps", type=at_least_one, default=3400)
     options = parser.parse_args()
     check_checkpoint(parser, "--start", options.start)
+    if "image" not in options.turns and options.drawn != parser.get_default("drawn"):
+        parser.error(f"--drawn {options.drawn} is about pictures, of which --turns has none: add image.")
+    if set(options.turns) == {"video"} and options.image_steps != IMAGE_STEPS:
+        parser.error("--image-steps is about pictures, pages and mosaics, of which --turns has none.")
     set_seed(options.seed)
     model = PVCForConditionalGeneration.from_pretrained(options.start)
     processor = PVCProcessor.from_pretrained(options.start)

@@ -277,6 +277,13 @@ def test_another_checkpoint_does_not_replace_the_repositorys_numbers(tmp_path, m
     assert "give --results FOLDER" in capsys.readouterr().err
 
 
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["checkpoint", "nowhere", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        checkpoint.main()
+    assert "nowhere is no checkpoint folder." in capsys.readouterr().err
+
+
 def test_the_table_of_an_interrupted_run(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     for variant in ("a picture, steps, 1", "a picture, steps, 4", "a still clip, frames, 1"):

@@ -266,7 +266,7 @@ def test_a_relation_is_asked_one_way():
 
 
 def test_a_colour_may_not_tell_shapes_apart():
-    """In most scenes it does, and a model that learned from those alone took the colour for the shape."""
+    """In most scenes it does, and a model that learned from those alone guesses where it does not."""
 
     def share_of_one_colour(make):
         names = [re.findall("the ([a-z]+) [a-z]+", question) for question in asked_of(make)]
@@ -461,6 +461,23 @@ def test_the_checkpoint_is_trained_on_with_pages(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         train_pages.main()
     assert "--start nowhere is no checkpoint folder." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        (["--turns", "mosaic", "--drawn", "evenly"], "--drawn evenly is about pictures, of which --turns has none"),
+        (["--turns", "video", "--image-steps", "3"], "--image-steps is about pictures, pages and mosaics"),
+        (["--image-steps", "0"], "argument --image-steps: 0 is less than one."),
+        (["--steps", "0"], "argument --steps: 0 is less than one."),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(tmp_path, monkeypatch, capsys, given, refused):
+    monkeypatch.setattr(sys, "argv", ["train_pages", str(tmp_path / "run"), *given])
+    with pytest.raises(SystemExit):
+        train_pages.main()
+    assert refused in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_steps_that_are_restarted_get_the_modulation_of_others(tmp_path, monkeypatch):
