@@ -18,13 +18,19 @@ from typing import Any
 
 from clips import CLIP_TASKS, CLIP_WEIGHTS, encode
 from drawing import DESCRIBE, DESCRIBE_CLIP, SPLITS
-from pictures import MOSAIC_TASKS, PAGE_TASKS, PICTURE_TASKS, PICTURE_WEIGHTS
+from pictures import MOSAIC_TASKS, PAGE_TASKS, PICTURE_TASKS, PICTURE_WEIGHTS, SPLIT_MOSAIC_TASKS
 from PIL import Image
 from torch.utils.data import Dataset
 
 
 MIN_FRAMES, MAX_FRAMES = 6, 16  # the paper draws 16 to 96 frames per clip
-TASKS = {"image": PICTURE_TASKS, "page": PAGE_TASKS, "mosaic": MOSAIC_TASKS, "video": CLIP_TASKS}  # by kind
+TASKS = {  # by kind
+    "image": PICTURE_TASKS,
+    "page": PAGE_TASKS,
+    "mosaic": MOSAIC_TASKS,
+    "split-mosaic": SPLIT_MOSAIC_TASKS,
+    "video": CLIP_TASKS,
+}
 MAX_QUESTIONS = 8  # of a training conversation, before the description
 
 

@@ -37,7 +37,7 @@ Picture = tuple[Image.Image, Image.Image | None, Questions]
 HEIGHTS = ("top", "middle", "bottom")
 GRID, PAGE, DENSE_PAGE = 3, 4, 5  # characters per row of a picture of many, and rows
 CALLED = {GRID: "characters", PAGE: "page", DENSE_PAGE: "dense page"}  # by the number of rows
-MOSAIC = "mosaic"
+MOSAIC, SPLIT_MOSAIC = "mosaic", "split mosaic"
 SQUARES = 8  # of a mosaic per row, and rows: one for each patch of pvc-tiny
 # by initials, but K is black and N brown
 MOSAIC_COLOURS = {
@@ -119,17 +119,36 @@ def page_picture(rng: random.Random, split: str, labelled: bool = False) -> Pict
     return character_picture(rng, split, labelled, rows=rng.choice((PAGE, DENSE_PAGE)))
 
 
-def mosaic_picture(rng: random.Random, split: str, labelled: bool = False) -> Picture:
-    """Squares of ten colours: easy to see, and more than one step can hold."""
+def squares_picture(rng: random.Random, rows: int) -> tuple[Image.Image, list[str]]:
+    """So many rows of eight colours each, easy to see -> picture of 96 to 160 pixels a side, its rows in letters."""
     side = rng.randint(96, 160)
-    text = "".join(rng.choice(list(MOSAIC_COLOURS)) for _ in range(SQUARES**2))
-    image = Image.new("RGB", (SQUARES, SQUARES))
+    text = "".join(rng.choice(list(MOSAIC_COLOURS)) for _ in range(rows * SQUARES))
+    image = Image.new("RGB", (SQUARES, rows))
     image.putdata([jitter(rng, MOSAIC_COLOURS[colour]) for colour in text])
+    image = image.resize((side, side), Image.Resampling.NEAREST)
+    return image, [text[start : start + SQUARES] for start in range(0, len(text), SQUARES)]
+
+
+def mosaic_picture(rng: random.Random, split: str, labelled: bool = False) -> Picture:
+    """64 squares of one colour each: more than one step can hold."""
+    image, rows = squares_picture(rng, SQUARES)
+    text = "".join(rows)
     questions = [
         (DESCRIBE, "Describe the picture.", f"{MOSAIC} {text}"),
         (MOSAIC, "Read the mosaic.", text),
     ]
-    return image.resize((side, side), Image.Resampling.NEAREST), None, questions
+    return image, None, questions
+
+
+def split_mosaic_picture(rng: random.Random, split: str, labelled: bool = False) -> Picture:
+    """64 squares of two colours each, one above the other: twice as much. It is read in two halves."""
+    image, rows = squares_picture(rng, 2 * SQUARES)
+    questions = [
+        (DESCRIBE, "Describe the picture.", SPLIT_MOSAIC),
+        (SPLIT_MOSAIC, "Read the top of each square.", "".join(rows[::2])),
+        (SPLIT_MOSAIC, "Read the bottom of each square.", "".join(rows[1::2])),
+    ]
+    return image, None, questions
 
 
 def place(rng: random.Random, count: int) -> list[tuple[float, float, float]]:
@@ -247,6 +266,7 @@ PICTURE_TASKS = {
 }
 PAGE_TASKS = {page_picture: (CALLED[PAGE], CALLED[DENSE_PAGE])}
 MOSAIC_TASKS = {mosaic_picture: (MOSAIC,)}
+SPLIT_MOSAIC_TASKS = {split_mosaic_picture: (SPLIT_MOSAIC,)}
 PICTURE_WEIGHTS = {text_picture: 4, character_picture: 2, shape_picture: 4}
 # what is written is learned last
 READING_WEIGHTS = {text_picture: 6, character_picture: 2, shape_picture: 3}

@@ -4,10 +4,10 @@
     python examples/pvc_tiny/train_pages.py FOLDER [--start FOLDER] [--steps 3400] [--seed 50]
 
 Two fifths of the conversations are about pages of sixteen or dense pages of twenty-five characters, unless `--turns`
-says otherwise (`mosaic`, too); the others are those of pvc-tiny's stage `reading`. `--drawn evenly` has as many scenes
-of shapes as texts among the pictures, `--drawn one-colour` often shapes of one colour in a scene. About 80 minutes on
-two cores with AVX512. An interrupted run goes on where it stopped when the command is given again. The folder gets the
-weights, the processor, and `runs/`.
+says otherwise (`mosaic` and `split-mosaic`, too); the others are those of pvc-tiny's stage `reading`. `--drawn evenly`
+has as many scenes of shapes as texts among the pictures, `--drawn one-colour` often shapes of one colour in a scene.
+About 80 minutes on two cores with AVX512. An interrupted run goes on where it stopped when the command is given again.
+The folder gets the weights, the processor, and `runs/`.
 """
 
 from pathlib import Path

@@ -230,6 +230,7 @@ def test_the_checkpoint_is_asked_at_each_number(tmp_path, monkeypatch):
     rows = json.loads((tmp_path / "checkpoint.json").read_text())["rows"]
     names = ["a picture, steps, 1", "a picture, steps, 4", "a page, steps, 1", "a page, steps, 4"]
     names += ["a dense page, steps, 1", "a dense page, steps, 4", "a mosaic, steps, 1", "a mosaic, steps, 4"]
+    names += ["a split mosaic, steps, 1", "a split mosaic, steps, 4"]
     names += ["a still clip, frames, 1", "a still clip, frames, 4"]
     assert [row["variant"] for row in rows] == names
     assert all(len(row["right"]) == 3 and row["answers"] == row["right"].count("1") / 3 for row in rows)
@@ -267,7 +268,7 @@ def test_each_choice_of_steps_is_asked(tmp_path, monkeypatch):
     shown_steps.main()
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     *_, first, both = report.shown_table().splitlines()
-    assert first.startswith("| 0 |") and both.startswith("| 0 1 |") and both.count(" ± ") == 3
+    assert first.startswith("| 0 |") and both.startswith("| 0 1 |") and both.count(" ± ") == 4
 
 
 def test_another_checkpoint_does_not_replace_the_repositorys_numbers(tmp_path, monkeypatch, capsys):
@@ -291,7 +292,7 @@ def test_the_table_of_an_interrupted_run(tmp_path, monkeypatch):
     assert report.numbers_table("checkpoint").splitlines()[4] == "| a still clip, frames | 50.0% |  |"
     for shown in ("0", "0 1"):
         measure.store("shown", {"variant": f"a picture, {shown}", "seed": 0, "answers": 0.5, "right": "10"}, tmp_path)
-    assert report.shown_table().splitlines()[3] == "| 0 1 | 50.0% | +0.0 ± 0.0 |  |  |  |  |"
+    assert report.shown_table().splitlines()[3] == "| 0 1 | 50.0% | +0.0 ± 0.0 |  |  |  |  |  |  |"
 
 
 def test_more_steps_and_frames_are_what_a_checkpoint_is_asked_with():
@@ -300,7 +301,7 @@ def test_more_steps_and_frames_are_what_a_checkpoint_is_asked_with():
         option = "num_frames" if name.endswith("frames") else "image_steps"
         assert [block[option] for block in blocks] == [1, 8]
     lengths = {name: len(show(5, 1)[1]["content"][0]["text"]) for name, show in checkpoint.SHOWN.items()}
-    assert list(lengths.values()) == [9, 16, 25, 64, 9]
+    assert list(lengths.values()) == [9, 16, 25, 64, 64, 9]
     assert [len(checkpoint.still_clip(5, number)[0]["content"][0]["video"]) for number in (1, 8)] == [1, 8]
 
 

@@ -59,7 +59,7 @@ from modeling_pvc import PVCForConditionalGeneration
 
 
 SPLITS = ("train", "validation", "test")
-KINDS = ("image", "page", "mosaic", "video")
+KINDS = ("image", "page", "mosaic", "split-mosaic", "video")
 PAIR = rf"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})"
 FACTS = ("top", "middle", "bottom", "left", "right", "up", "down", "first", "then", "stays", "appears", "disappears")
 # What a description says of a shape: "first red ring", or "red ring" with what follows
@@ -124,7 +124,7 @@ def test_what_is_shown_keeps_to_its_split(split):
         description = sample.questions[0][2]
         found = list(SAID.finditer(description))
         said = [f"{m['pair']} {m['fact']}" if m["pair"] else f"{m['ordered']} {m['order']}" for m in found]
-        if re.search(" characters | page |mosaic ", description):
+        if re.search(" characters | page |mosaic", description):
             continue  # drawn characters, of which fonts alone are held out, or squares
         text = re.search(r"(?:number|code|sign) (\w+)", description)
         held = [split_of(fact) for fact in (*said, *(text.groups() if text else ()))]
@@ -213,24 +213,43 @@ def test_a_page_shows_its_characters_in_reading_order(index, name, rows):
         assert {label(colour, character) for colour in COLOURS} & set(np.unique(cell).tolist())
 
 
+def letters_at(picture, columns, rows):
+    """What a mosaic's squares are, row after row, by the closest colour."""
+    seen = [
+        picture.getpixel((int((x + 0.5) / columns * picture.width), int((y + 0.5) / rows * picture.height)))
+        for y in range(rows)
+        for x in range(columns)
+    ]
+    return "".join(min(MOSAIC_COLOURS, key=lambda name: math.dist(colour, MOSAIC_COLOURS[name])) for colour in seen)
+
+
 def test_a_mosaic_shows_its_squares_in_reading_order():
     mosaic = make_sample("mosaic", "test", 2, 0)
     [(_, _, description), (task, question, text)] = mosaic.questions
     assert (mosaic.kind, task, question) == ("image", "mosaic", "Read the mosaic.") and len(text) == SQUARES**2
     assert description == f"mosaic {text}"
-    side = mosaic.media.width / SQUARES
-    for i, letter in enumerate(text):
-        seen = mosaic.media.getpixel((int((i % SQUARES + 0.5) * side), int((i // SQUARES + 0.5) * side)))
-        distances = {name: math.dist(seen, colour) for name, colour in MOSAIC_COLOURS.items()}
-        assert min(distances, key=distances.get) == letter
+    assert letters_at(mosaic.media, SQUARES, SQUARES) == text
     assert len(tiny_tokenizer()(text)["input_ids"]) == SQUARES**2 < MAX_ANSWER
 
 
+def test_a_split_mosaic_has_two_colours_in_each_square():
+    mosaic = make_sample("split-mosaic", "test", 2, 0)
+    [description, *halves] = mosaic.questions
+    assert description == ("describe", "Describe the picture.", "split mosaic")
+    letters = letters_at(mosaic.media, SQUARES, 2 * SQUARES)
+    rows = [letters[start : start + SQUARES] for start in range(0, len(letters), SQUARES)]
+    assert halves == [
+        ("split mosaic", "Read the top of each square.", "".join(rows[::2])),
+        ("split mosaic", "Read the bottom of each square.", "".join(rows[1::2])),
+    ]
+
+
 def test_pages_and_mosaics_take_turns():
-    data = TinyDataset(6, ("image", "page", "mosaic"), 1, 0, (2,))
-    described = [data[i]["messages"][-1]["content"][0]["text"] for i in range(6)]
-    assert [" page " in text for text in described] == [False, True, False] * 2
-    assert [text.startswith("mosaic ") for text in described] == [False, False, True] * 2
+    data = TinyDataset(8, ("image", "page", "mosaic", "split-mosaic"), 1, 0, (2,))
+    described = [data[i]["messages"][-1]["content"][0]["text"] for i in range(8)]
+    assert [" page " in text for text in described] == [False, True, False, False] * 2
+    assert [text.startswith("mosaic ") for text in described] == [False, False, True, False] * 2
+    assert [text == "split mosaic" for text in described] == [False, False, False, True] * 2
 
 
 def test_parts_of_a_description_count_at_their_places():
@@ -548,7 +567,7 @@ def test_a_run_goes_on_with_the_options_it_was_begun_with(tmp_path, monkeypatch)
 
 def test_samples_to_look_at(tmp_path):
     write_samples(tmp_path, "test", 1, 0)
-    media = {"image0.png", "page0.png", "mosaic0.png", "video0.mkv"}
+    media = {"image0.png", "page0.png", "mosaic0.png", "split-mosaic0.png", "video0.mkv"}
     assert {path.name for path in tmp_path.iterdir()} == {*media, "questions.jsonl"}
     asked = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()]
     pages = [question for question in asked if question.get("image") == "page0.png"]
