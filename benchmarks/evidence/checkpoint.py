@@ -3,8 +3,8 @@
 
     python benchmarks/evidence/checkpoint.py [FOLDER] [--questions 1000]    # pvc-tiny, if no folder is given
 
-A question counts if all characters, or squares of a mosaic (of a split one their tops or bottoms), are read in order.
-Nothing is trained. Every number of steps and frames shows the same held-out pictures, those of the experiments.
+A question counts if all characters, or squares of a mosaic, are read in order. Nothing is trained. Every number of
+steps and frames shows the same held-out pictures, those of the experiments.
 """
 
 import argparse
@@ -39,8 +39,7 @@ def picture(index: int, steps: int, rows: int = GRID) -> list[dict]:
 
 def mosaic(index: int, steps: int, kind: str = "mosaic") -> list[dict]:
     sample = make_sample(kind, "test", 1, index)
-    _, *read = sample.questions
-    return conversation(sample, [read[index % len(read)]], image_steps=steps)
+    return conversation(sample, sample.questions[1:], image_steps=steps)
 
 
 def still_clip(index: int, frames: int) -> list[dict]:

@@ -13,7 +13,6 @@ SHOWN_PICTURES = {
     "a picture": "nine characters",
     "a dense page": "dense pages",
     "a mosaic": "mosaics",
-    "a split mosaic": "split mosaics",
 }  # shown_steps.py
 STARTS = {None: "identity", "switch": "switch", "coarse_to_fine": "coarse to fine", "emphasis": "emphasis"}
 

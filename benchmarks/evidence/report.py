@@ -171,13 +171,7 @@ def draw_figure(path: Path) -> None:
         _line(middle, _numbered(clips, variant.name), frames, "o-", label)
     middle.set(title="The same pictures as still clips", xlabel="frames of 4 tokens")
     read = by_variant(results("checkpoint"))
-    counts = {
-        "a picture": "9 characters",
-        "a page": "16",
-        "a dense page": "25",
-        "a mosaic": "64 coloured squares",
-        "a split mosaic": "64 of 128",
-    }
+    counts = {"a picture": "9 characters", "a page": "16", "a dense page": "25", "a mosaic": "64 coloured squares"}
     for name, label in counts.items():
         _line(right, _numbered(read, f"{name}, steps"), steps, "o-", label)
     right.set(title="pvc-tiny, pictures read as a whole", xlabel="steps of 4 tokens per picture")

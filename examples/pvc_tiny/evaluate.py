@@ -25,8 +25,7 @@ from modeling_pvc.compat_pvc import whole_file
 
 
 BATCH_SIZE = 100
-MAX_ANSWER = 80  # tokens: a mosaic has 64 squares
-PICTURES = {"pictures": "image", "pages": "page", "mosaics": "mosaic", "split mosaics": "split-mosaic"}
+MAX_ANSWER = 144  # tokens: a split mosaic has 64 squares of two colours
 Shares = dict[str, float]  # of right answers per task, their mean under "all", of right parts of descriptions
 
 
@@ -95,7 +94,7 @@ def measure(model, processor, image_steps: list[int], *asked) -> dict[str, Share
     result, usual = {}, processor.image_steps
     for steps in image_steps:
         processor.image_steps = steps
-        for name, kind in PICTURES.items():
+        for name, kind in (("pictures", "image"), ("pages", "page"), ("mosaics", "mosaic")):
             result[f"{name}, {steps} step{'s' * (steps > 1)}"] = accuracy(model, processor, kind, *asked)
     processor.image_steps = usual
     result["pictures, second"] = accuracy(model, processor, "image", *asked, second=True)

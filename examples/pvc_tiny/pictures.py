@@ -141,12 +141,17 @@ def mosaic_picture(rng: random.Random, split: str, labelled: bool = False) -> Pi
 
 
 def split_mosaic_picture(rng: random.Random, split: str, labelled: bool = False) -> Picture:
-    """64 squares of two colours each, one above the other: twice as much. It is read in two halves."""
+    """64 squares of two colours each, one above the other: nearly twice what a mosaic says.
+
+    The two are read in the order of the alphabet: asked for the upper ones and the lower ones apart, pvc-tiny learned
+    which colours a square has, but in 1,000 steps never which is above (docs/evidence.md).
+    """
     image, rows = squares_picture(rng, 2 * SQUARES)
+    pairs_of_squares = zip("".join(rows[::2]), "".join(rows[1::2]), strict=True)
+    text = "".join("".join(sorted(pair)) for pair in pairs_of_squares)
     questions = [
         (DESCRIBE, "Describe the picture.", SPLIT_MOSAIC),
-        (SPLIT_MOSAIC, "Read the top of each square.", "".join(rows[::2])),
-        (SPLIT_MOSAIC, "Read the bottom of each square.", "".join(rows[1::2])),
+        (SPLIT_MOSAIC, "Read the split mosaic.", text),
     ]
     return image, None, questions
 
