@@ -58,7 +58,7 @@ def drawn(rng: random.Random, weights: dict[Callable, int]) -> Callable:
 
 
 def names_of(kind: str) -> tuple[str, ...]:
-    """The tasks that are asked about pictures (`image`), pages (`page`), mosaics (`mosaic`) or clips (`video`)."""
+    """The tasks that are asked about a kind, a key of `TASKS`."""
     described = DESCRIBE_CLIP if kind == "video" else DESCRIBE
     return (*(name for names in TASKS[kind].values() for name in names), described)
 

@@ -147,8 +147,8 @@ def split_mosaic_picture(rng: random.Random, split: str, labelled: bool = False)
     which colours a square has, but in 1,000 steps never which is above (docs/evidence.md).
     """
     image, rows = squares_picture(rng, 2 * SQUARES)
-    pairs_of_squares = zip("".join(rows[::2]), "".join(rows[1::2]), strict=True)
-    text = "".join("".join(sorted(pair)) for pair in pairs_of_squares)
+    above, below = "".join(rows[::2]), "".join(rows[1::2])
+    text = "".join("".join(sorted(square)) for square in zip(above, below, strict=True))
     questions = [
         (DESCRIBE, "Describe the picture.", SPLIT_MOSAIC),
         (SPLIT_MOSAIC, "Read the split mosaic.", text),
