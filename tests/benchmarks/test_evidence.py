@@ -19,6 +19,7 @@ pytest.importorskip("font_roboto", reason="pip install '.[tiny]'")
 
 import checkpoint
 import conversion_start
+import data
 import learning
 import measure
 import paths
@@ -271,8 +272,22 @@ def test_each_choice_of_steps_is_asked(tmp_path, monkeypatch):
     assert first.startswith("| 0 |") and both.startswith("| 0 1 |") and both.count(" ± ") == 3
 
 
-def test_another_checkpoint_does_not_replace_the_repositorys_numbers(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["checkpoint", str(paths.START)])
+def test_another_seed_makes_fresh_pictures(tmp_path, monkeypatch):
+    given = ["--only", "a mosaic, steps", "--numbers", "2", "--seed", "7", "--questions", "2"]
+    monkeypatch.setattr("sys.argv", ["checkpoint", *given, "--results", str(tmp_path)])
+    truths = []
+    monkeypatch.setattr(checkpoint, "answers", lambda model, processor, asked: truths.append(asked) or ["", ""])
+    checkpoint.main()
+    [row] = json.loads((tmp_path / "checkpoint.json").read_text())["rows"]
+    assert (row["variant"], row["right"], row["questions_seed"]) == ("a mosaic, steps, 2", "00", 7)
+    image = truths[0][0][0]["content"][0]["image"]
+    assert image.tobytes() == data.make_sample("mosaic", "test", 7, 0).media.tobytes()
+    assert image.tobytes() != data.make_sample("mosaic", "test", checkpoint.SEED, 0).media.tobytes()
+
+
+@pytest.mark.parametrize("other", [[str(paths.START)], ["--seed", "7"]], ids=["checkpoint", "seed"])
+def test_other_questions_do_not_replace_the_repositorys_numbers(other, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["checkpoint", *other])
     with pytest.raises(SystemExit):
         checkpoint.main()
     assert "give --results FOLDER" in capsys.readouterr().err
@@ -297,12 +312,12 @@ def test_the_table_of_an_interrupted_run(tmp_path, monkeypatch):
 
 def test_more_steps_and_frames_are_what_a_checkpoint_is_asked_with():
     for name, show in checkpoint.SHOWN.items():
-        blocks = [show(5, number)[0]["content"][0] for number in (1, 8)]
+        blocks = [show(1, 5, number)[0]["content"][0] for number in (1, 8)]
         option = "num_frames" if name.endswith("frames") else "image_steps"
         assert [block[option] for block in blocks] == [1, 8]
-    lengths = {name: len(show(5, 1)[1]["content"][0]["text"]) for name, show in checkpoint.SHOWN.items()}
+    lengths = {name: len(show(1, 5, 1)[1]["content"][0]["text"]) for name, show in checkpoint.SHOWN.items()}
     assert list(lengths.values()) == [9, 16, 25, 64, 128, 9]
-    assert [len(checkpoint.still_clip(5, number)[0]["content"][0]["video"]) for number in (1, 8)] == [1, 8]
+    assert [len(checkpoint.still_clip(1, 5, number)[0]["content"][0]["video"]) for number in (1, 8)] == [1, 8]
 
 
 def test_report(tmp_path, monkeypatch):
