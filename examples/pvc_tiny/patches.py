@@ -1,7 +1,8 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""The first stage of training: the encoder alone learns to name what covers each patch of a picture.
+"""The first stages of training: the encoder alone, then what the text model gets, names what covers each patch.
 
-Questions and answers alone teach an encoder from scratch to see, but slowly. PVC itself starts from a trained ViT.
+Questions and answers alone teach an encoder and a compressor from scratch to see, but slowly. PVC itself starts from a
+trained ViT.
 """
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
-from modeling_pvc import PVCVisionConfig, PVCVisionModel
+from modeling_pvc import PVCModel, PVCVisionConfig, PVCVisionModel
+from modeling_pvc.modeling_pvc import merge_patches
 
 
 MIN_COVERED = 0.08  # share of a patch's pixels; with less it counts as empty
@@ -53,17 +55,43 @@ class PatchNamer(nn.Module):
     def __init__(self, encoder: PVCVisionModel):
         super().__init__()
         self.encoder = encoder
-        self.name = nn.Linear(encoder.config.hidden_size, 1 + len(NAMES))
-        self.colour = nn.Linear(encoder.config.hidden_size, 1 + len(COLOURS))
+        self.name, self.colour = naming_layers(encoder.config.hidden_size)
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """uint8[N, 3, H, W], int[N, patches] of `drawing.label` or 0 -> the loss, and the names' scores."""
         one_step = torch.ones(len(pixel_values), dtype=torch.long)
         patches = self.encoder(pixel_values=pixel_values, image_steps=one_step).last_hidden_state[:, 1:]
-        covered = labels > 0
-        names = torch.where(covered, 1 + (labels - 1) % len(NAMES), 0)
-        colours = torch.where(covered, 1 + (labels - 1) // len(NAMES), 0)
         scores = self.name(patches)
-        loss = cross_entropy(scores.flatten(0, 1).float(), names.flatten())
-        loss = loss + cross_entropy(self.colour(patches).flatten(0, 1).float(), colours.flatten())
-        return {"loss": loss, "logits": scores}
+        return {"loss": naming_loss(scores, self.colour(patches), labels), "logits": scores}
+
+
+class TokenNamer(nn.Module):
+    """The same from what the text model gets: a token of one step names all patches that are merged into it."""
+
+    def __init__(self, model: PVCModel):
+        super().__init__()
+        self.model = model
+        self.merge, self.grid = model.config.merge_size, model.config.vision_config.grid_size
+        self.name, self.colour = naming_layers(model.config.text_config.hidden_size, self.merge**2)
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """As `PatchNamer`'s; the scores are those of the patches of one token after the other."""
+        one_step = torch.ones(len(pixel_values), dtype=torch.long)
+        tokens = self.model.get_image_features(pixel_values, image_steps=one_step).pooler_output
+        scores, colours = (layer(tokens).unflatten(-1, (self.merge**2, -1)) for layer in (self.name, self.colour))
+        merged = merge_patches(labels.view(-1, self.grid, self.grid, 1), self.merge).flatten(1, 2)
+        return {"loss": naming_loss(scores, colours, merged), "logits": scores}
+
+
+def naming_layers(width: int, patches: int = 1) -> tuple[nn.Linear, nn.Linear]:
+    """Layers that score names and colours of so many patches; 0 is an empty one's."""
+    return nn.Linear(width, patches * (1 + len(NAMES))), nn.Linear(width, patches * (1 + len(COLOURS)))
+
+
+def naming_loss(scores: torch.Tensor, colour_scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of names and of colours, [..., classes] each, against int[...] of `drawing.label` or 0."""
+    covered = labels > 0
+    names = torch.where(covered, 1 + (labels - 1) % len(NAMES), 0)
+    colours = torch.where(covered, 1 + (labels - 1) // len(NAMES), 0)
+    pairs = ((scores, names), (colour_scores, colours))
+    return sum(cross_entropy(given.flatten(0, -2).float(), true.flatten()) for given, true in pairs)

@@ -1,16 +1,17 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
-"""Trains pvc-tiny from scratch on data that it makes, with transformers' Trainer.
+r"""Trains pvc-tiny from scratch on data that it makes, with transformers' Trainer.
 
-    python examples/pvc_tiny/train.py pvc-tiny --batch-size 128 --workers 14 --reading-steps 3600   # on a GPU
-    python examples/pvc_tiny/train.py pvc-tiny [--seed 0]                                           # on a CPU, to try
+    python examples/pvc_tiny/train.py pvc-tiny [--seed 0]      # 73 minutes on two threads of a CPU
+    python examples/pvc_tiny/train.py pvc-tiny --batch-size 128 --workers 14 --patches-steps 1000 --tokens-steps 0 \
+        --mixed-steps 1000 --reading-steps 3600                # eleven minutes on an H200 beside 16 virtual cores
 
-The first took eleven minutes on an H200 beside 16 virtual cores. The second takes 2.4 hours on two threads of a CPU
-with AVX2, but has an eighth of the conversations: it reads hardly anything (docs/evidence.md).
+What each of the two has learned: docs/evidence.md ("By one command", "On a CPU").
 
-Four stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a ViT
-that can see. `pictures` teaches the whole model to describe and to answer, `mixed` goes on with clips of 6 to 16
-frames among the pictures and a second picture or clip in a fifth of the conversations, `reading` with text in most
-pictures. The compressor starts from coarse to fine, and each picture gets 1, 2, 4 or 8 steps, so that the one
+Up to five stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a
+ViT that can see. In `tokens` each token that the text model gets names what covers its patches. `pictures` teaches the
+whole model to describe and to answer. `mixed` has clips of 6 to 16 frames among the pictures and a second picture or
+clip in a fifth of the conversations, `reading` as well, with text in most pictures; without options there is no
+`mixed`. The compressor starts from coarse to fine, and each picture gets 1, 2, 4 or 8 steps, so that the one
 checkpoint can be used with any of them. An interrupted run goes on where it stopped when the command is given again,
 with the tokenizer and the data type of its first start; other options are refused. On a CPU machine with as many cores
 the same seed and `--dtype` give the same weights, to the last bit. The folder gets the model with code and processor,
@@ -21,7 +22,7 @@ import argparse
 import gc
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,11 +32,11 @@ from data import TinyDataset
 from evaluate import accuracy
 from model import TEMPORAL_GATE, tiny_config, tiny_processor, tiny_tokenizer
 from optimizer import MuonAdamW
-from patches import PatchDataset, PatchNamer
+from patches import PatchDataset, PatchNamer, TokenNamer
 from pictures import PICTURE_WEIGHTS, READING_WEIGHTS
 from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from modeling_pvc import PVCConfig, PVCDataCollator, PVCForConditionalGeneration, start_compressor
+from modeling_pvc import PVCConfig, PVCDataCollator, PVCForConditionalGeneration, PVCModel, start_compressor
 from modeling_pvc.compat_pvc import whole_folder
 
 
@@ -47,7 +48,7 @@ from tables import write_file
 
 IMAGE_STEPS = (1, 2, 4, 8)
 MAY_CHANGE = ("folder", "save_every", "workers")  # options that change nothing of what is learned
-PATCH_STEPS = 1000
+NAMING_STEPS = {"patches": 800, "tokens": 1000}
 
 
 class Stage(NamedTuple):
@@ -62,8 +63,8 @@ class Stage(NamedTuple):
 
 STAGES = {
     "pictures": Stage(600, ("image",), "constant_with_warmup"),
-    "mixed": Stage(1000, ("image", "video", "video"), "constant_with_warmup", second=0.2),
-    "reading": Stage(900, ("image", "image", "image", "video"), "cosine", READING_WEIGHTS, second=0.2),
+    "mixed": Stage(0, ("image", "video", "video"), "constant_with_warmup", second=0.2),
+    "reading": Stage(1750, ("image", "image", "image", "video"), "cosine", READING_WEIGHTS, second=0.2),
 }
 
 
@@ -127,8 +128,9 @@ def keep_options(options: argparse.Namespace, config: PVCConfig) -> None:
     options.dtype = options.dtype or kept.get("dtype") or str(quicker_dtype(config, device)).removeprefix("torch.")
     given = {name: value for name, value in vars(options).items() if name not in MAY_CHANGE}
     given = json.loads(json.dumps(given, default=str))
-    for name, value in kept.items():
-        if (asked := given.get(name)) != value:  # None: an option of another script
+    for name in {**kept, **given} if kept else ():
+        value, asked = kept.get(name), given.get(name)  # None: an option of another script, or of another version's
+        if asked != value:
             begun = f"--{name.replace('_', '-')} {value}"
             raise SystemExit(f"{path.parent} was begun with {begun}, not {asked}: give that, or another folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,10 +186,31 @@ def train(name: str, model, data, options: argparse.Namespace, batch_size: int, 
     return trainer.state.log_history
 
 
+def train_namers(model: PVCModel, options: argparse.Namespace) -> Iterator[list[dict]]:
+    """The stages in which patches are named -> their logs."""
+    size = 2 * options.batch_size
+    namers = {"patches": PatchNamer(model.vision_tower), "tokens": TokenNamer(model)}
+    for number, (name, namer) in enumerate(namers.items()):
+        if steps := getattr(options, f"{name}_steps"):
+            seed = options.seed + number * (1 + len(STAGES))  # STAGES have those between
+            data = PatchDataset(steps * size, model.config.vision_config, seed)
+            yield train(name, namer, data, options, size, "cosine")
+
+
+def train_stages(model, processor, options: argparse.Namespace) -> Iterator[list[dict]]:
+    """The stages of conversations -> their logs."""
+    size = options.batch_size
+    for number, (name, stage) in enumerate(STAGES.items(), start=1):
+        if steps := getattr(options, f"{name}_steps"):
+            seed = options.seed + number
+            data = TinyDataset(steps * size, stage.turns, size, seed, IMAGE_STEPS, stage.weights, stage.second)
+            yield train(name, model, data, options, size, stage.schedule, processor)
+
+
 def main() -> None:
     parser = training_parser(__doc__)
-    for name, steps in {"patches": PATCH_STEPS, **{name: stage.steps for name, stage in STAGES.items()}}.items():
-        parser.add_argument(f"--{name}-steps", type=int, default=steps)
+    for name, steps in {**NAMING_STEPS, **{name: stage.steps for name, stage in STAGES.items()}}.items():
+        parser.add_argument(f"--{name}-steps", type=int, default=steps, help="0: not at all (default: %(default)s)")
     options = parser.parse_args()
     set_seed(options.seed)
 
@@ -195,14 +218,7 @@ def main() -> None:
     model = initialize(tiny_config(tokenizer))
     processor = tiny_processor(model.config, tokenizer)
     prepare(options, model.config)
-    size = 2 * options.batch_size
-    data = PatchDataset(options.patches_steps * size, model.config.vision_config, options.seed)
-    logs = [train("patches", PatchNamer(model.model.vision_tower), data, options, size, "cosine")]
-    for name, stage in STAGES.items():
-        size, seed = options.batch_size, options.seed + len(logs)
-        length = getattr(options, f"{name}_steps") * size
-        data = TinyDataset(length, stage.turns, size, seed, IMAGE_STEPS, stage.weights, stage.second)
-        logs.append(train(name, model, data, options, size, stage.schedule, processor))
+    logs = [*train_namers(model.model, options), *train_stages(model, processor, options)]
     model.save_pretrained(options.folder)
     processor.save_pretrained(options.folder)
     draw_curves(logs, options.folder / "curves.png")

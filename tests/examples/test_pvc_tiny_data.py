@@ -42,7 +42,7 @@ from drawing import (
 from evaluate import MAX_ANSWER, parts_right, questions
 from model import tiny_config, tiny_tokenizer
 from optimizer import MOST_LEFT_OUT, Muon, MuonAdamW
-from patches import PatchDataset, patch_labels
+from patches import PatchDataset, TokenNamer, patch_labels
 from pictures import (
     MOSAIC_COLOURS,
     SQUARES,
@@ -55,7 +55,7 @@ from pictures import (
 )
 from PIL import Image
 
-from modeling_pvc import PVCForConditionalGeneration
+from modeling_pvc import PVCForConditionalGeneration, PVCModel
 
 
 SPLITS = ("train", "validation", "test")
@@ -381,6 +381,23 @@ def test_a_patch_gets_its_most_frequent_label():
     assert label("red", NAMES[0]) == 1 and label(list(COLOURS)[-1], NAMES[-1]) == 252
 
 
+def test_a_token_names_the_patches_that_are_merged_into_it():
+    """Layers that say the same of every token, one thing of each of its 4 x 4 patches; any other order is a loss."""
+    model = PVCModel(tiny_config(tiny_tokenizer()))
+    namer = TokenNamer(model)
+    block = 1 + torch.arange(16)  # names of the first colour, row by row
+    for layer, answers in ((namer.name, block), (namer.colour, torch.ones(16, dtype=torch.long))):
+        torch.nn.init.zeros_(layer.weight)
+        layer.bias.data = 50.0 * torch.nn.functional.one_hot(answers, layer.out_features // 16).float().flatten()
+    labels = block.view(4, 4).repeat(2, 2).flatten()[None]
+    pixels = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    result = namer(pixels, labels)
+    assert result["logits"].shape == (1, 4, 16, 1 + len(NAMES)) and result["loss"] < 1e-6
+    assert namer(pixels, labels.flip(1))["loss"] > 10
+    result["loss"].backward()
+    assert model.compressor.linear_2.bias.grad is not None
+
+
 def test_the_optimizer_goes_on_where_it_was_saved():
     def steps(model, optimizer, count, seed):
         generator = torch.Generator().manual_seed(seed)
@@ -451,7 +468,7 @@ def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
     def run(folder):
         arguments = ["train", str(folder), "--batch-size", "2", "--workers", "0", "--save-every", "2"]
-        steps = {"patches": 1, "pictures": 1, "mixed": 1, "reading": 4}
+        steps = {"patches": 1, "tokens": 1, "pictures": 1, "mixed": 1, "reading": 4}
         arguments += [f"--{stage}-steps={number}" for stage, number in steps.items()]
         monkeypatch.setattr(sys, "argv", arguments)
         train.main()
