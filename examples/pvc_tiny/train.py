@@ -5,7 +5,7 @@ r"""Trains pvc-tiny from scratch on data that it makes, with transformers' Train
     python examples/pvc_tiny/train.py pvc-tiny --batch-size 128 --workers 14 --patches-steps 1000 --tokens-steps 0 \
         --mixed-steps 1000 --reading-steps 3600                # eleven minutes on an H200 beside 16 virtual cores
 
-What each of the two has learned: docs/evidence.md ("By one command", "On a CPU").
+What each of the two has learned: docs/evidence.md, from "By one command" on.
 
 Up to five stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a
 ViT that can see. In `tokens` each token that the text model gets names what covers its patches. `pictures` teaches the
@@ -209,9 +209,13 @@ def train_stages(model, processor, options: argparse.Namespace) -> Iterator[list
 
 def main() -> None:
     parser = training_parser(__doc__)
-    for name, steps in {**NAMING_STEPS, **{name: stage.steps for name, stage in STAGES.items()}}.items():
+    stages = {**NAMING_STEPS, **{name: stage.steps for name, stage in STAGES.items()}}
+    for name, steps in stages.items():
         parser.add_argument(f"--{name}-steps", type=int, default=steps, help="0: not at all (default: %(default)s)")
     options = parser.parse_args()
+    for name in stages:
+        if (steps := getattr(options, f"{name}_steps")) < 0:
+            parser.error(f"--{name}-steps {steps} is less than none: 0 leaves a stage out.")
     set_seed(options.seed)
 
     tokenizer = kept_tokenizer(options.folder / "runs" / "tokenizer")

@@ -464,11 +464,11 @@ def saved(state):
 
 
 def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    """All stages, stopped in the last one while a checkpoint is written; the weights are those of a whole run."""
+    """Stopped in the last stage while a checkpoint is written; the weights are those of a whole run."""
 
     def run(folder):
         arguments = ["train", str(folder), "--batch-size", "2", "--workers", "0", "--save-every", "2"]
-        steps = {"patches": 1, "tokens": 1, "pictures": 1, "mixed": 1, "reading": 4}
+        steps = {"patches": 1, "tokens": 1, "pictures": 1, "mixed": 0, "reading": 4}
         arguments += [f"--{stage}-steps={number}" for stage, number in steps.items()]
         monkeypatch.setattr(sys, "argv", arguments)
         train.main()
@@ -483,6 +483,23 @@ def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     resumed = run(tmp_path / "stopped")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     assert (tmp_path / "stopped" / "curves.png").is_file()
+    assert not (tmp_path / "whole" / "runs" / "mixed").exists()
+
+
+def test_less_than_no_steps_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "run"), "--tokens-steps", "-1"])
+    with pytest.raises(SystemExit):
+        train.main()
+    assert "--tokens-steps -1 is less than none" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_a_version_with_other_options_is_refused(tmp_path):
+    options = train.training_parser("").parse_args([str(tmp_path), "--dtype", "float32"])
+    train.keep_options(options, config=None)
+    options.tokens_steps = 1000
+    with pytest.raises(SystemExit, match="begun with --tokens-steps None, not 1000"):
+        train.keep_options(options, config=None)
 
 
 def test_the_checkpoint_is_trained_on_with_pages(tmp_path, monkeypatch, capsys):
