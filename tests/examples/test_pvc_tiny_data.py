@@ -464,11 +464,11 @@ def saved(state):
 
 
 def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    """Stopped in the last stage while a checkpoint is written; the weights are those of a whole run."""
+    """All stages, stopped in the last one while a checkpoint is written; the weights are those of a whole run."""
 
     def run(folder):
         arguments = ["train", str(folder), "--batch-size", "2", "--workers", "0", "--save-every", "2"]
-        steps = {"patches": 1, "tokens": 1, "pictures": 1, "mixed": 0, "reading": 4}
+        steps = {"patches": 1, "tokens": 1, "pictures": 1, "mixed": 1, "reading": 4}
         arguments += [f"--{stage}-steps={number}" for stage, number in steps.items()]
         monkeypatch.setattr(sys, "argv", arguments)
         train.main()
@@ -483,7 +483,14 @@ def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     resumed = run(tmp_path / "stopped")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     assert (tmp_path / "stopped" / "curves.png").is_file()
-    assert not (tmp_path / "whole" / "runs" / "mixed").exists()
+
+
+def test_a_stage_of_no_steps_is_left_out(tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr(train, "train", lambda name, *given: names.append(name) or [{"step": 1, "loss": 1.0}])
+    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path), "--dtype", "float32", "--tokens-steps", "0"])
+    train.main()
+    assert names == ["patches", "pictures", "reading"]  # by default there is no `mixed`
 
 
 def test_less_than_no_steps_are_refused(tmp_path, monkeypatch, capsys):
