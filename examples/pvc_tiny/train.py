@@ -3,7 +3,7 @@ r"""Trains pvc-tiny from scratch on data that it makes, with transformers' Train
 
     python examples/pvc_tiny/train.py pvc-tiny [--seed 0]      # 73 minutes on two threads of a CPU
     python examples/pvc_tiny/train.py pvc-tiny --batch-size 128 --workers 14 --patches-steps 1000 --tokens-steps 0 \
-        --mixed-steps 1000 --reading-steps 3600                # eleven minutes on an H200 beside 16 virtual cores
+        --mixed-steps 1000 --reading-steps 3600 --parts 1      # eleven minutes on an H200 beside 16 virtual cores
 
 What each of the two has learned: docs/evidence.md, from "By one command" on.
 
@@ -12,28 +12,31 @@ ViT that can see. In `tokens` each token that the text model gets names what cov
 whole model to describe and to answer. `mixed` has clips of 6 to 16 frames among the pictures and a second picture or
 clip in a fifth of the conversations, `reading` as well, with text in most pictures; without options there is no
 `mixed`. The compressor starts from coarse to fine, and each picture gets 1, 2, 4 or 8 steps, so that the one
-checkpoint can be used with any of them. An interrupted run goes on where it stopped when the command is given again,
-with the tokenizer and the data type of its first start; other options are refused. On a CPU machine with as many cores
-the same seed and `--dtype` give the same weights, to the last bit. The folder gets the model with code and processor,
-`curves.png`, and checkpoints and TensorBoard files under `runs/`.
+checkpoint can be used with any of them. A batch of conversations is computed in parts of similar length.
+
+An interrupted run goes on where it stopped when the command is given again, with the tokenizer and the data type of
+its first start; other options are refused. On a CPU machine with as many cores the same seed and `--dtype` give the
+same weights, to the last bit. The folder gets the model with code and processor, `curves.png`, and checkpoints and
+TensorBoard files under `runs/`.
 """
 
 import argparse
 import gc
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from curves import draw_curves
-from data import TinyDataset
+from data import TinyDataset, at_least_one
 from evaluate import accuracy
 from model import TEMPORAL_GATE, tiny_config, tiny_processor, tiny_tokenizer
 from optimizer import MuonAdamW
+from padding import PartsCollator, PartsTrainer
 from patches import PatchDataset, PatchNamer, TokenNamer
-from pictures import PICTURE_WEIGHTS, READING_WEIGHTS
+from pictures import ONE_COLOUR_WEIGHTS, PICTURE_WEIGHTS, READING_WEIGHTS
 from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from modeling_pvc import PVCConfig, PVCDataCollator, PVCForConditionalGeneration, PVCModel, start_compressor
@@ -47,24 +50,24 @@ from tables import write_file
 
 
 IMAGE_STEPS = (1, 2, 4, 8)
+DRAWN = {"evenly": PICTURE_WEIGHTS, "reading": READING_WEIGHTS, "one-colour": ONE_COLOUR_WEIGHTS}
 MAY_CHANGE = ("folder", "save_every", "workers")  # options that change nothing of what is learned
 NAMING_STEPS = {"patches": 800, "tokens": 1000}
 
 
 class Stage(NamedTuple):
-    """A stage of conversations: `turns`, `weights`, `second` as in `TinyDataset`; the learning rate's `schedule`."""
+    """A stage of conversations: `turns` and `second` as in `TinyDataset`; the learning rate's `schedule`."""
 
     steps: int
     turns: tuple[str, ...]
     schedule: str
-    weights: dict[Callable, int] = PICTURE_WEIGHTS
     second: float = 0.0
 
 
 STAGES = {
     "pictures": Stage(600, ("image",), "constant_with_warmup"),
     "mixed": Stage(0, ("image", "video", "video"), "constant_with_warmup", second=0.2),
-    "reading": Stage(1750, ("image", "image", "image", "video"), "cosine", READING_WEIGHTS, second=0.2),
+    "reading": Stage(1750, ("image", "image", "image", "video"), "cosine", second=0.2),
 }
 
 
@@ -115,8 +118,12 @@ def training_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--muon-lr", type=float, default=3e-3)
     parser.add_argument("--adamw-lr", type=float, default=1e-3)
     parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints (default: %(default)s)")
+    parser.add_argument("--parts", type=at_least_one, default=3, help="of a batch, by length (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw and encode (default: 1)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: the one that multiplies faster")
+    parser.add_argument(
+        "--drawn", choices=DRAWN, default="reading", help="kinds of pictures of the last stage (default: %(default)s)"
+    )
     return parser
 
 
@@ -172,11 +179,11 @@ def train(name: str, model, data, options: argparse.Namespace, batch_size: int, 
         use_cpu=not torch.cuda.is_available(),
     )
     validation = [Validation(processor, clips=name != "pictures")] if processor else []
-    trainer = Trainer(
+    trainer = (PartsTrainer if processor else Trainer)(
         model=model,
         args=arguments,
         train_dataset=data,
-        data_collator=PVCDataCollator(processor) if processor else None,
+        data_collator=PartsCollator(PVCDataCollator(processor), options.parts) if processor else None,
         callbacks=validation,
         optimizers=(MuonAdamW(model, options.muon_lr, options.adamw_lr, 0.05, getattr(torch, options.dtype)), None),
     )
@@ -203,7 +210,8 @@ def train_stages(model, processor, options: argparse.Namespace) -> Iterator[list
     for number, (name, stage) in enumerate(STAGES.items(), start=1):
         if steps := getattr(options, f"{name}_steps"):
             seed = options.seed + number
-            data = TinyDataset(steps * size, stage.turns, size, seed, IMAGE_STEPS, stage.weights, stage.second)
+            weights = DRAWN[options.drawn] if name == "reading" else PICTURE_WEIGHTS
+            data = TinyDataset(steps * size, stage.turns, size, seed, IMAGE_STEPS, weights, stage.second)
             yield train(name, model, data, options, size, stage.schedule, processor)
 
 
@@ -216,6 +224,8 @@ def main() -> None:
     for name in stages:
         if (steps := getattr(options, f"{name}_steps")) < 0:
             parser.error(f"--{name}-steps {steps} is less than none: 0 leaves a stage out.")
+    if not options.reading_steps and options.drawn != parser.get_default("drawn"):
+        parser.error(f"--drawn {options.drawn} is about the stage reading, which has no steps.")
     set_seed(options.seed)
 
     tokenizer = kept_tokenizer(options.folder / "runs" / "tokenizer")

@@ -13,8 +13,7 @@ The folder gets the weights, the processor, and `runs/`.
 from pathlib import Path
 
 from data import TASKS, TinyDataset, at_least_one, check_checkpoint
-from pictures import ONE_COLOUR_WEIGHTS, PICTURE_WEIGHTS, READING_WEIGHTS
-from train import IMAGE_STEPS, prepare, train, training_parser
+from train import DRAWN, IMAGE_STEPS, prepare, train, training_parser
 from transformers import set_seed
 
 from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
@@ -22,7 +21,6 @@ from modeling_pvc import PVCForConditionalGeneration, PVCProcessor
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 TURNS = ("image", "page", "image", "page", "video")
-DRAWN = {"reading": READING_WEIGHTS, "evenly": PICTURE_WEIGHTS, "one-colour": ONE_COLOUR_WEIGHTS}
 SECOND = 0.2  # share of conversations with a second picture or clip
 
 
@@ -31,7 +29,6 @@ def main() -> None:
     parser.set_defaults(seed=50, muon_lr=2e-3, adamw_lr=2e-3 / 3, save_every=200)
     parser.add_argument("--start", type=Path, default=CHECKPOINT, help="a checkpoint folder (default: pvc-tiny)")
     parser.add_argument("--turns", nargs="+", choices=TASKS, default=TURNS, help="kinds that take turns, in order")
-    parser.add_argument("--drawn", choices=DRAWN, default="reading", help="how often each kind of picture is drawn")
     parser.add_argument(
         "--image-steps", type=at_least_one, nargs="+", default=IMAGE_STEPS, help="drawn from for each picture"
     )

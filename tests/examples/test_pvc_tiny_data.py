@@ -493,11 +493,19 @@ def test_a_stage_of_no_steps_is_left_out(tmp_path, monkeypatch):
     assert names == ["patches", "pictures", "reading"]  # by default there is no `mixed`
 
 
-def test_less_than_no_steps_are_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "run"), "--tokens-steps", "-1"])
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        (["--tokens-steps", "-1"], "--tokens-steps -1 is less than none"),
+        (["--reading-steps", "0", "--drawn", "one-colour"], "--drawn one-colour is about the stage reading"),
+        (["--parts", "0"], "argument --parts: 0 is less than one."),
+    ],
+)
+def test_impossible_options_of_a_training_are_refused(tmp_path, monkeypatch, capsys, given, refused):
+    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "run"), *given])
     with pytest.raises(SystemExit):
         train.main()
-    assert "--tokens-steps -1 is less than none" in capsys.readouterr().err
+    assert refused in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
