@@ -80,7 +80,7 @@ def training(options: argparse.Namespace, limit: float) -> list[str]:
     arguments = [str(script), str(options.out / "pvc-tiny")]
     if options.shape == "tiny":
         arguments += ["--batch-size", "2", "--workers", "0"]
-        return arguments + [f"--{stage}-steps=1" for stage in ("patches", "tokens", "pictures", "reading")]
+        return arguments + [f"--{stage}-steps=1" for stage in ("patches", "tokens", "maps", "pictures", "reading")]
     return [*arguments, "--batch-size", "128", "--workers", str(max(2, os.cpu_count() - 2))]
 
 

@@ -1,18 +1,20 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 r"""Trains pvc-tiny from scratch on data that it makes, with transformers' Trainer.
 
-    python examples/pvc_tiny/train.py pvc-tiny [--seed 0]      # 73 minutes on two threads of a CPU
+    python examples/pvc_tiny/train.py pvc-tiny [--seed 0]      # 89 minutes on two threads of a CPU
     python examples/pvc_tiny/train.py pvc-tiny --batch-size 128 --workers 14 --patches-steps 1000 --tokens-steps 0 \
-        --mixed-steps 1000 --reading-steps 3600 --parts 1      # eleven minutes on an H200 beside 16 virtual cores
+        --maps-steps 0 --mixed-steps 1000 --reading-steps 3600 --drawn reading --parts 1
+                                                               # eleven minutes on an H200 beside 16 virtual cores
 
 What each of the two has learned: docs/evidence.md, from "By one command" on.
 
-Up to five stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a
-ViT that can see. In `tokens` each token that the text model gets names what covers its patches. `pictures` teaches the
-whole model to describe and to answer. `mixed` has clips of 6 to 16 frames among the pictures and a second picture or
-clip in a fifth of the conversations, `reading` as well, with text in most pictures; without options there is no
-`mixed`. The compressor starts from coarse to fine, and each picture gets 1, 2, 4 or 8 steps, so that the one
-checkpoint can be used with any of them. A batch of conversations is computed in parts of similar length.
+Up to six stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a
+ViT that can see. In `tokens` each token that the text model gets names what covers its patches, in `maps` the text
+model itself does. `pictures` teaches the whole model to describe and to answer. `mixed` has clips of 6 to 16 frames
+among the pictures and a second picture or clip in a fifth of the conversations, `reading` as well, with kinds of
+pictures as `--drawn` says; without options there is no `mixed`. The compressor starts from coarse to fine, and each
+picture gets 1, 2, 4 or 8 steps, so that the one checkpoint can be used with any of them. A batch of conversations is
+computed in parts of similar length.
 
 An interrupted run goes on where it stopped when the command is given again, with the tokenizer and the data type of
 its first start; other options are refused. On a CPU machine with as many cores the same seed and `--dtype` give the
@@ -32,6 +34,7 @@ import torch
 from curves import draw_curves
 from data import TinyDataset, at_least_one
 from evaluate import accuracy
+from maps import MapDataset
 from model import TEMPORAL_GATE, tiny_config, tiny_processor, tiny_tokenizer
 from optimizer import MuonAdamW
 from padding import PartsCollator, PartsTrainer
@@ -52,7 +55,7 @@ from tables import write_file
 IMAGE_STEPS = (1, 2, 4, 8)
 DRAWN = {"evenly": PICTURE_WEIGHTS, "reading": READING_WEIGHTS, "one-colour": ONE_COLOUR_WEIGHTS}
 MAY_CHANGE = ("folder", "save_every", "workers")  # options that change nothing of what is learned
-NAMING_STEPS = {"patches": 800, "tokens": 1000}
+FIRST_STEPS = {"patches": 800, "tokens": 2500, "maps": 600}  # of the stages before `STAGES`
 
 
 class Stage(NamedTuple):
@@ -67,7 +70,7 @@ class Stage(NamedTuple):
 STAGES = {
     "pictures": Stage(600, ("image",), "constant_with_warmup"),
     "mixed": Stage(0, ("image", "video", "video"), "constant_with_warmup", second=0.2),
-    "reading": Stage(1750, ("image", "image", "image", "video"), "cosine", second=0.2),
+    "reading": Stage(1400, ("image", "image", "image", "video"), "cosine", second=0.2),
 }
 
 
@@ -122,7 +125,7 @@ def training_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=1, help="processes that draw and encode (default: 1)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: the one that multiplies faster")
     parser.add_argument(
-        "--drawn", choices=DRAWN, default="reading", help="kinds of pictures of the last stage (default: %(default)s)"
+        "--drawn", choices=DRAWN, default="evenly", help="kinds of pictures of the last stage (default: %(default)s)"
     )
     return parser
 
@@ -178,7 +181,7 @@ def train(name: str, model, data, options: argparse.Namespace, batch_size: int, 
         seed=options.seed,
         use_cpu=not torch.cuda.is_available(),
     )
-    validation = [Validation(processor, clips=name != "pictures")] if processor else []
+    validation = [Validation(processor, clips=name in ("mixed", "reading"))] if processor else []
     trainer = (PartsTrainer if processor else Trainer)(
         model=model,
         args=arguments,
@@ -204,6 +207,14 @@ def train_namers(model: PVCModel, options: argparse.Namespace) -> Iterator[list[
             yield train(name, namer, data, options, size, "cosine")
 
 
+def train_maps(model, processor, options: argparse.Namespace) -> Iterator[list[dict]]:
+    """The stage in which maps are drawn -> its log."""
+    if options.maps_steps:
+        size, seed = options.batch_size, options.seed + 2 + len(STAGES)
+        data = MapDataset(options.maps_steps * size, model.config.vision_config, seed, IMAGE_STEPS)
+        yield train("maps", model, data, options, size, "constant_with_warmup", processor)
+
+
 def train_stages(model, processor, options: argparse.Namespace) -> Iterator[list[dict]]:
     """The stages of conversations -> their logs."""
     size = options.batch_size
@@ -217,7 +228,7 @@ def train_stages(model, processor, options: argparse.Namespace) -> Iterator[list
 
 def main() -> None:
     parser = training_parser(__doc__)
-    stages = {**NAMING_STEPS, **{name: stage.steps for name, stage in STAGES.items()}}
+    stages = {**FIRST_STEPS, **{name: stage.steps for name, stage in STAGES.items()}}
     for name, steps in stages.items():
         parser.add_argument(f"--{name}-steps", type=int, default=steps, help="0: not at all (default: %(default)s)")
     options = parser.parse_args()
@@ -232,7 +243,8 @@ def main() -> None:
     model = initialize(tiny_config(tokenizer))
     processor = tiny_processor(model.config, tokenizer)
     prepare(options, model.config)
-    logs = [*train_namers(model.model, options), *train_stages(model, processor, options)]
+    logs = [*train_namers(model.model, options)]
+    logs += [*train_maps(model, processor, options), *train_stages(model, processor, options)]
     model.save_pretrained(options.folder)
     processor.save_pretrained(options.folder)
     draw_curves(logs, options.folder / "curves.png")

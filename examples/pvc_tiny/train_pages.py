@@ -26,7 +26,7 @@ SECOND = 0.2  # share of conversations with a second picture or clip
 
 def main() -> None:
     parser = training_parser(__doc__)
-    parser.set_defaults(seed=50, muon_lr=2e-3, adamw_lr=2e-3 / 3, save_every=200)
+    parser.set_defaults(seed=50, muon_lr=2e-3, adamw_lr=2e-3 / 3, save_every=200, drawn="reading")
     parser.add_argument("--start", type=Path, default=CHECKPOINT, help="a checkpoint folder (default: pvc-tiny)")
     parser.add_argument("--turns", nargs="+", choices=TASKS, default=TURNS, help="kinds that take turns, in order")
     parser.add_argument(

@@ -468,7 +468,7 @@ def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
     def run(folder):
         arguments = ["train", str(folder), "--batch-size", "2", "--workers", "0", "--save-every", "2"]
-        steps = {"patches": 1, "tokens": 1, "pictures": 1, "mixed": 1, "reading": 4}
+        steps = {"patches": 1, "tokens": 1, "maps": 1, "pictures": 1, "mixed": 1, "reading": 4}
         arguments += [f"--{stage}-steps={number}" for stage, number in steps.items()]
         monkeypatch.setattr(sys, "argv", arguments)
         train.main()
@@ -490,7 +490,7 @@ def test_a_stage_of_no_steps_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "train", lambda name, *given: names.append(name) or [{"step": 1, "loss": 1.0}])
     monkeypatch.setattr(sys, "argv", ["train", str(tmp_path), "--dtype", "float32", "--tokens-steps", "0"])
     train.main()
-    assert names == ["patches", "pictures", "reading"]  # by default there is no `mixed`
+    assert names == ["patches", "maps", "pictures", "reading"]  # by default there is no `mixed`
 
 
 @pytest.mark.parametrize(
