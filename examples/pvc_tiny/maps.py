@@ -18,6 +18,7 @@ from modeling_pvc import PVCVisionConfig
 
 
 EMPTY = "."
+MOST_PLACES = 4  # asked about in a conversation
 MOST_PATCHES = 3  # a side, of one thing; a label that spreads wider is that of two things
 
 
@@ -44,11 +45,10 @@ def places(grid: torch.Tensor) -> list[tuple[str, str]]:
 
 
 class MapDataset(Dataset):
-    """Conversations about where up to `most` things of a picture are, and then about all its patches."""
+    """Conversations about where a few things of a picture are, and then about all its patches."""
 
-    def __init__(self, length: int, config: PVCVisionConfig, seed: int, image_steps: tuple[int, ...], most: int = 4):
-        self.length, self.config, self.seed = length, config, seed
-        self.image_steps, self.most = image_steps, most
+    def __init__(self, length: int, config: PVCVisionConfig, seed: int, image_steps: tuple[int, ...]):
+        self.length, self.config, self.seed, self.image_steps = length, config, seed, image_steps
 
     def __len__(self) -> int:
         return self.length
@@ -59,6 +59,6 @@ class MapDataset(Dataset):
         side = self.config.grid_size
         grid = patch_labels(sample.labels, self.config).view(side, side)
         asked = places(grid)
-        asked = [("place", *place) for place in rng.sample(asked, min(self.most, len(asked)))]
+        asked = [("place", *place) for place in rng.sample(asked, min(MOST_PLACES, len(asked)))]
         asked.append(("map", "Draw a map.", drawn_map(grid)))
         return {"messages": conversation(sample, asked, image_steps=rng.choice(self.image_steps))}

@@ -13,7 +13,7 @@ from transformers import Trainer
 from modeling_pvc import PVCDataCollator
 
 
-CHARACTERS = {"image": 12, "video": 27}  # as many as a picture's step and a clip's frame have tokens, roughly
+CHARACTERS = {"image": 12, "video": 27}  # of text that have as many tokens as a picture's step and a clip's frame
 
 
 def rough_length(row: dict[str, Any]) -> int:
