@@ -193,6 +193,11 @@ def label(colour: str, name: str) -> int:
     return 1 + list(COLOURS).index(colour) * len(NAMES) + NAMES.index(name)
 
 
+def labelled(value):
+    """`label`'s inverse, of an int or a tensor of them -> the places of colour and name in `COLOURS` and `NAMES`."""
+    return (value - 1) // len(NAMES), (value - 1) % len(NAMES)
+
+
 @dataclass(frozen=True)
 class Writing:
     """A font and how it is varied: its characters' width and slant, and what is added to its strokes, in pixels.

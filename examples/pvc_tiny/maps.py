@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from data import conversation, make_sample
-from drawing import COLOURS, NAMES, SHAPES
+from drawing import COLOURS, NAMES, SHAPES, labelled
 from patches import patch_labels
 from torch.utils.data import Dataset
 
@@ -24,8 +24,8 @@ MOST_PATCHES = 3  # a side, of one thing; a label that spreads wider is that of 
 
 def called(label: int) -> str:
     """What a label of `drawing.label` says: " red ring", or the character alone."""
-    colour, name = list(COLOURS)[(label - 1) // len(NAMES)], NAMES[(label - 1) % len(NAMES)]
-    return f" {colour} {name}" if name in SHAPES else name
+    colour, name = labelled(label)
+    return f" {list(COLOURS)[colour]} {NAMES[name]}" if NAMES[name] in SHAPES else NAMES[name]
 
 
 def drawn_map(grid: torch.Tensor) -> str:

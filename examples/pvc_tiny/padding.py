@@ -1,8 +1,8 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 """A batch computed in parts of similar length: the same loss and gradients with less padding.
 
-Conversations about one word and about two clips differ eightfold in length: of a batch of 32 padded as a whole, half
-and more is padding.
+Conversations about one word and about two clips differ eightfold in length: of a batch of 32 about pictures,
+padded as a whole, more than half is padding.
 """
 
 from typing import Any
@@ -13,17 +13,16 @@ from transformers import Trainer
 from modeling_pvc import PVCDataCollator
 
 
-CHARACTERS = {"image": 12, "video": 27}  # of text that have as many tokens as a picture's step and a clip's frame
+STEP, FRAME = 12, 27  # characters of text that have as many tokens as a picture's step and a clip's frame
 
 
 def rough_length(row: dict[str, Any]) -> int:
     """A conversation's length in characters, media included."""
-    length = 0
-    for message in row["messages"]:
-        for block in message["content"]:
-            units = {"image": block.get("image_steps"), "video": block.get("num_frames")}.get(block["type"]) or 1
-            length += len(block["text"]) if block["type"] == "text" else CHARACTERS[block["type"]] * units
-    return length
+    return sum(
+        len(block.get("text", "")) + STEP * block.get("image_steps", 0) + FRAME * block.get("num_frames", 0)
+        for message in row["messages"]
+        for block in message["content"]
+    )
 
 
 class PartsCollator:

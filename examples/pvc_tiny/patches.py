@@ -8,7 +8,7 @@ trained ViT.
 import numpy as np
 import torch
 from data import make_sample
-from drawing import COLOURS, NAMES
+from drawing import COLOURS, NAMES, labelled
 from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -90,8 +90,6 @@ def naming_layers(width: int, patches: int = 1) -> tuple[nn.Linear, nn.Linear]:
 
 def naming_loss(scores: torch.Tensor, colour_scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross entropy of names and of colours, [..., classes] each, against int[...] of `drawing.label` or 0."""
-    covered = labels > 0
-    names = torch.where(covered, 1 + (labels - 1) % len(NAMES), 0)
-    colours = torch.where(covered, 1 + (labels - 1) // len(NAMES), 0)
+    colours, names = (torch.where(labels > 0, 1 + place, 0) for place in labelled(labels))
     pairs = ((scores, names), (colour_scores, colours))
     return sum(cross_entropy(given.flatten(0, -2).float(), true.flatten()) for given, true in pairs)

@@ -493,22 +493,6 @@ def test_a_stage_of_no_steps_is_left_out(tmp_path, monkeypatch):
     assert names == ["patches", "maps", "pictures", "reading"]  # by default there is no `mixed`
 
 
-@pytest.mark.parametrize(
-    ("given", "refused"),
-    [
-        (["--tokens-steps", "-1"], "--tokens-steps -1 is less than none"),
-        (["--reading-steps", "0", "--drawn", "one-colour"], "--drawn one-colour is about the stage reading"),
-        (["--parts", "0"], "argument --parts: 0 is less than one."),
-    ],
-)
-def test_impossible_options_of_a_training_are_refused(tmp_path, monkeypatch, capsys, given, refused):
-    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "run"), *given])
-    with pytest.raises(SystemExit):
-        train.main()
-    assert refused in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_run_of_a_version_with_other_options_is_refused(tmp_path):
     options = train.training_parser("").parse_args([str(tmp_path), "--dtype", "float32"])
     train.keep_options(options, config=None)
@@ -531,18 +515,29 @@ def test_the_checkpoint_is_trained_on_with_pages(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("given", "refused"),
+    ("script", "given", "refused"),
     [
-        (["--turns", "mosaic", "--drawn", "evenly"], "--drawn evenly is about pictures, of which --turns has none"),
-        (["--turns", "video", "--image-steps", "3"], "--image-steps is about pictures, pages and mosaics"),
-        (["--image-steps", "0"], "argument --image-steps: 0 is less than one."),
-        (["--steps", "0"], "argument --steps: 0 is less than one."),
+        (train, ["--tokens-steps", "-1"], "--tokens-steps -1 is less than none"),
+        (train, ["--reading-steps", "0", "--drawn", "one-colour"], "--drawn one-colour is about the stage reading"),
+        (train, ["--parts", "0"], "argument --parts: 0 is less than one."),
+        (
+            train_pages,
+            ["--turns", "mosaic", "--drawn", "evenly"],
+            "--drawn evenly is about pictures, of which --turns has none",
+        ),
+        (
+            train_pages,
+            ["--turns", "video", "--image-steps", "3"],
+            "--image-steps is about pictures, pages and mosaics",
+        ),
+        (train_pages, ["--image-steps", "0"], "argument --image-steps: 0 is less than one."),
+        (train_pages, ["--steps", "0"], "argument --steps: 0 is less than one."),
     ],
 )
-def test_an_option_that_would_do_nothing_is_refused(tmp_path, monkeypatch, capsys, given, refused):
-    monkeypatch.setattr(sys, "argv", ["train_pages", str(tmp_path / "run"), *given])
+def test_an_option_that_would_do_nothing_is_refused(tmp_path, monkeypatch, capsys, script, given, refused):
+    monkeypatch.setattr(sys, "argv", [script.__name__, str(tmp_path / "run"), *given])
     with pytest.raises(SystemExit):
-        train_pages.main()
+        script.main()
     assert refused in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
