@@ -31,6 +31,11 @@ HERE = Path(__file__).parent
 FULL_MINUTES = 20  # what the parts' seconds below are for
 LEAST_SECONDS = 60  # of any part: a process that imports torch and transformers takes a while to begin
 SHARE_FOR_ROWS = 0.6  # of a suite's limit; the rest is for building models
+# of pvc-tiny's training (examples/pvc_tiny/train.py), whose defaults are for two threads of a CPU
+GPU_RECIPE = [
+    *("--batch-size=128", "--named=256", "--patches-steps=1000", "--tokens-steps=0", "--pictures-steps=600"),
+    *("--mixed-steps=1000", "--reading-steps=3600", "--drawn=reading", "--parts=1", "--no-clues"),
+]
 REHEARSED = ["--rows", "1", "--repeats", "1", "--dtype", "float32"]  # of each suite at the tiny shape
 
 
@@ -80,8 +85,8 @@ def training(options: argparse.Namespace, limit: float) -> list[str]:
     arguments = [str(script), str(options.out / "pvc-tiny")]
     if options.shape == "tiny":
         arguments += ["--batch-size", "2", "--workers", "0"]
-        return arguments + [f"--{stage}-steps=1" for stage in ("patches", "tokens", "maps", "pictures", "reading")]
-    return [*arguments, "--batch-size", "128", "--workers", str(max(2, os.cpu_count() - 2))]
+        return arguments + [f"--{stage}-steps=1" for stage in ("patches", "tokens", "pictures", "mixed", "reading")]
+    return [*arguments, *GPU_RECIPE, f"--workers={max(2, os.cpu_count() - 2)}"]
 
 
 def evidence(options: argparse.Namespace, limit: float) -> list[str]:

@@ -36,10 +36,10 @@ makes other questions.
 ## Training
 
 `python examples/pvc_tiny/train.py FOLDER`: the ViT learns to name what covers each patch of a picture, then each token
-that the text model gets what covers its patches, then the text model all patches; then the whole model learns to
-describe and answer about pictures, at last with clips of 6 to 16 frames among them and a second picture or clip in a
-fifth of the conversations. Each picture gets 1, 2, 4 or 8 steps, drawn anew; the compressor starts from coarse to
-fine. Muon and AdamW, every sample new; the curves are in `curves.png`.
+that the text model gets what covers its patches; then the whole model learns to describe and answer about pictures, at
+last with clips of 6 to 16 frames among them and a second picture or clip in a fifth of the conversations. Each picture
+gets 1, 2, 4 or 8 steps, drawn anew; the compressor starts from coarse to fine. Muon and AdamW, every sample new; the
+curves are in `curves.png`.
 
 ## Use
 

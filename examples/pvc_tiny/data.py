@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clips import CLIP_TASKS, CLIP_WEIGHTS, encode
+from clues import clues
 from drawing import DESCRIBE, DESCRIBE_CLIP, SPLITS
 from pictures import MOSAIC_TASKS, PAGE_TASKS, PICTURE_TASKS, PICTURE_WEIGHTS, SPLIT_MOSAIC_TASKS
 from PIL import Image
@@ -115,6 +116,7 @@ class TinyDataset(Dataset):
         image_steps: numbers of steps that are drawn from for each picture.
         weights: how often each kind of picture is drawn.
         second: share of conversations that go on with a second picture or clip; half as much is asked about each.
+        clues: whether `clues.clues` are asked, too.
     """
 
     def __init__(
@@ -126,9 +128,10 @@ class TinyDataset(Dataset):
         image_steps: tuple[int, ...] = (1,),
         weights: dict[Callable, int] = PICTURE_WEIGHTS,
         second: float = 0.0,
+        clues: bool = False,
     ):
         self.length, self.turns, self.run, self.seed = length, turns, run, seed
-        self.image_steps, self.weights, self.second = image_steps, weights, second
+        self.image_steps, self.weights, self.second, self.clues = image_steps, weights, second, clues
 
     def __len__(self) -> int:
         return self.length
@@ -140,7 +143,7 @@ class TinyDataset(Dataset):
             kinds.append(rng.choice(self.turns))
         messages = []
         for i, kind in enumerate(kinds):
-            sample = make_sample(kind, "train", self.seed, i * self.length + index, weights=self.weights)
+            sample = make_sample(kind, "train", self.seed, i * self.length + index, self.clues, self.weights)
             messages += self._about(sample, rng, MAX_QUESTIONS // len(kinds))
         return {"messages": messages}
 
@@ -148,6 +151,8 @@ class TinyDataset(Dataset):
         """Messages with up to `most` questions about a sample, and its description."""
         description, *others = sample.questions
         asked = [] if rng.random() < 0.2 else rng.sample(others, min(most, len(others)))
+        if asked and self.clues and sample.labels:  # after the others: clues name what is to be read
+            asked += clues(rng, sample.labels, description[2])
         return conversation(sample, [*asked, description], image_steps=rng.choice(self.image_steps))
 
 

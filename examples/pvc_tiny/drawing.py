@@ -198,6 +198,10 @@ def labelled(value):
     return (value - 1) // len(NAMES), (value - 1) % len(NAMES)
 
 
+def plural(shape: str) -> str:
+    return f"{shape}{'es' if shape == 'cross' else 's'}"
+
+
 @dataclass(frozen=True)
 class Writing:
     """A font and how it is varied: its characters' width and slant, and what is added to its strokes, in pixels.

@@ -5,6 +5,8 @@ Questions and answers alone teach an encoder and a compressor from scratch to se
 trained ViT.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from data import make_sample
@@ -34,16 +36,16 @@ def patch_labels(labels: Image.Image, config: PVCVisionConfig) -> torch.Tensor:
 
 
 class PatchDataset(Dataset):
-    """Training pictures with their patches' labels."""
+    """Training pictures, drawn by `weights`, with their patches' labels."""
 
-    def __init__(self, length: int, config: PVCVisionConfig, seed: int):
-        self.length, self.config, self.seed = length, config, seed
+    def __init__(self, length: int, config: PVCVisionConfig, seed: int, weights: dict[Callable, int]):
+        self.length, self.config, self.seed, self.weights = length, config, seed, weights
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        sample = make_sample("image", "train", self.seed, index, labelled=True)
+        sample = make_sample("image", "train", self.seed, index, labelled=True, weights=self.weights)
         frame = sample.media.resize((self.config.image_size, self.config.image_size), Image.Resampling.BICUBIC)
         pixels = torch.from_numpy(np.array(frame)).permute(2, 0, 1)
         return {"pixel_values": pixels, "labels": patch_labels(sample.labels, self.config)}

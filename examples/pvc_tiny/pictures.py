@@ -27,6 +27,7 @@ from drawing import (
     label,
     other_pair,
     pairs,
+    plural,
     text_of,
 )
 from PIL import Image
@@ -207,7 +208,7 @@ def count_questions(rng: random.Random, items: list[Item]):
     shape = items[0].shape if rng.random() < 0.8 else rng.choice(SHAPES)
     yield (
         "count_kind",
-        f"How many {shape}{'es' if shape == 'cross' else 's'} are there?",
+        f"How many {plural(shape)} are there?",
         str(sum(item.shape == shape for item in items)),
     )
 
@@ -273,6 +274,8 @@ PAGE_TASKS = {page_picture: (CALLED[PAGE], CALLED[DENSE_PAGE])}
 MOSAIC_TASKS = {mosaic_picture: (MOSAIC,)}
 SPLIT_MOSAIC_TASKS = {split_mosaic_picture: (SPLIT_MOSAIC,)}
 PICTURE_WEIGHTS = {text_picture: 4, character_picture: 2, shape_picture: 4}
+# a character is harder to name than a shape
+WRITTEN_WEIGHTS = {text_picture: 5, character_picture: 4, shape_picture: 1}
 # what is written is learned last
 READING_WEIGHTS = {text_picture: 6, character_picture: 2, shape_picture: 3}
 ONE_COLOUR_WEIGHTS = {text_picture: 4, character_picture: 2, shape_picture: 2, one_colour_picture: 4}

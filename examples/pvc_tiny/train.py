@@ -1,20 +1,21 @@
 # Copyright 2026 The PVC for transformers authors. Licensed under the Apache License, Version 2.0.
 r"""Trains pvc-tiny from scratch on data that it makes, with transformers' Trainer.
 
-    python examples/pvc_tiny/train.py pvc-tiny [--seed 0]      # 89 minutes on two threads of a CPU
-    python examples/pvc_tiny/train.py pvc-tiny --batch-size 128 --workers 14 --patches-steps 1000 --tokens-steps 0 \
-        --maps-steps 0 --mixed-steps 1000 --reading-steps 3600 --drawn reading --parts 1
+    python examples/pvc_tiny/train.py pvc-tiny [--seed 0]      # 110 minutes on two threads of a CPU
+    python examples/pvc_tiny/train.py pvc-tiny --batch-size 128 --named 256 --workers 14 --patches-steps 1000 \
+        --tokens-steps 0 --pictures-steps 600 --mixed-steps 1000 --reading-steps 3600 --drawn reading --parts 1 \
+        --no-clues
                                                                # eleven minutes on an H200 beside 16 virtual cores
 
 What each of the two has learned: docs/evidence.md, from "By one command" on.
 
-Up to six stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a
-ViT that can see. In `tokens` each token that the text model gets names what covers its patches, in `maps` the text
-model itself does. `pictures` teaches the whole model to describe and to answer. `mixed` has clips of 6 to 16 frames
-among the pictures and a second picture or clip in a fifth of the conversations, `reading` as well, with kinds of
-pictures as `--drawn` says; without options there is no `mixed`. The compressor starts from coarse to fine, and each
-picture gets 1, 2, 4 or 8 steps, so that the one checkpoint can be used with any of them. A batch of conversations is
-computed in parts of similar length.
+Five stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a
+ViT that can see. In `tokens` each token that the text model gets names what covers its patches. Both take small
+batches: sixteen pictures have a thousand patches. `pictures` teaches the whole model to describe and to answer. In
+`mixed` and `reading` there are clips of 6 to 16 frames among the pictures, and a second picture or clip in a fifth of
+the conversations; the kinds of pictures of `reading` are as `--drawn` says. The compressor starts from coarse to fine,
+and each picture gets 1, 2, 4 or 8 steps, so that the one checkpoint can be used with any of them. Training alone asks
+`clues`, which are on the way to other answers. A batch of conversations is computed in parts of similar length.
 
 An interrupted run goes on where it stopped when the command is given again, with the tokenizer and the data type of
 its first start; other options are refused. On a CPU machine with as many cores the same seed and `--dtype` give the
@@ -34,12 +35,11 @@ import torch
 from curves import draw_curves
 from data import TinyDataset, at_least_one
 from evaluate import accuracy
-from maps import MapDataset
 from model import TEMPORAL_GATE, tiny_config, tiny_processor, tiny_tokenizer
 from optimizer import MuonAdamW
 from padding import PartsCollator, PartsTrainer
 from patches import PatchDataset, PatchNamer, TokenNamer
-from pictures import ONE_COLOUR_WEIGHTS, PICTURE_WEIGHTS, READING_WEIGHTS
+from pictures import ONE_COLOUR_WEIGHTS, PICTURE_WEIGHTS, READING_WEIGHTS, WRITTEN_WEIGHTS
 from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from modeling_pvc import PVCConfig, PVCDataCollator, PVCForConditionalGeneration, PVCModel, start_compressor
@@ -55,7 +55,7 @@ from tables import write_file
 IMAGE_STEPS = (1, 2, 4, 8)
 DRAWN = {"evenly": PICTURE_WEIGHTS, "reading": READING_WEIGHTS, "one-colour": ONE_COLOUR_WEIGHTS}
 MAY_CHANGE = ("folder", "save_every", "workers")  # options that change nothing of what is learned
-FIRST_STEPS = {"patches": 800, "tokens": 2500, "maps": 600}  # of the stages before `STAGES`
+FIRST_STEPS = {"patches": 1600, "tokens": 9000}  # of the stages before `STAGES`
 
 
 class Stage(NamedTuple):
@@ -68,9 +68,9 @@ class Stage(NamedTuple):
 
 
 STAGES = {
-    "pictures": Stage(600, ("image",), "constant_with_warmup"),
-    "mixed": Stage(0, ("image", "video", "video"), "constant_with_warmup", second=0.2),
-    "reading": Stage(1400, ("image", "image", "image", "video"), "cosine", second=0.2),
+    "pictures": Stage(800, ("image",), "constant_with_warmup"),
+    "mixed": Stage(450, ("image", "video", "video"), "constant_with_warmup", second=0.2),
+    "reading": Stage(1600, ("image", "image", "image", "video"), "cosine", second=0.2),
 }
 
 
@@ -198,21 +198,16 @@ def train(name: str, model, data, options: argparse.Namespace, batch_size: int, 
 
 def train_namers(model: PVCModel, options: argparse.Namespace) -> Iterator[list[dict]]:
     """The stages in which patches are named -> their logs."""
-    size = 2 * options.batch_size
-    namers = {"patches": PatchNamer(model.vision_tower), "tokens": TokenNamer(model)}
-    for number, (name, namer) in enumerate(namers.items()):
+    size = options.named
+    namers = {
+        "patches": (PatchNamer(model.vision_tower), PICTURE_WEIGHTS),
+        "tokens": (TokenNamer(model), WRITTEN_WEIGHTS),
+    }
+    for number, (name, (namer, weights)) in enumerate(namers.items()):
         if steps := getattr(options, f"{name}_steps"):
             seed = options.seed + number * (1 + len(STAGES))  # STAGES have those between
-            data = PatchDataset(steps * size, model.config.vision_config, seed)
+            data = PatchDataset(steps * size, model.config.vision_config, seed, weights)
             yield train(name, namer, data, options, size, "cosine")
-
-
-def train_maps(model, processor, options: argparse.Namespace) -> Iterator[list[dict]]:
-    """The stage in which maps are drawn -> its log."""
-    if options.maps_steps:
-        size, seed = options.batch_size, options.seed + 2 + len(STAGES)
-        data = MapDataset(options.maps_steps * size, model.config.vision_config, seed, IMAGE_STEPS)
-        yield train("maps", model, data, options, size, "constant_with_warmup", processor)
 
 
 def train_stages(model, processor, options: argparse.Namespace) -> Iterator[list[dict]]:
@@ -222,7 +217,8 @@ def train_stages(model, processor, options: argparse.Namespace) -> Iterator[list
         if steps := getattr(options, f"{name}_steps"):
             seed = options.seed + number
             weights = DRAWN[options.drawn] if name == "reading" else PICTURE_WEIGHTS
-            data = TinyDataset(steps * size, stage.turns, size, seed, IMAGE_STEPS, weights, stage.second)
+            drawn = IMAGE_STEPS, weights, stage.second, options.clues
+            data = TinyDataset(steps * size, stage.turns, size, seed, *drawn)
             yield train(name, model, data, options, size, stage.schedule, processor)
 
 
@@ -231,6 +227,12 @@ def main() -> None:
     stages = {**FIRST_STEPS, **{name: stage.steps for name, stage in STAGES.items()}}
     for name, steps in stages.items():
         parser.add_argument(f"--{name}-steps", type=int, default=steps, help="0: not at all (default: %(default)s)")
+    parser.add_argument(
+        "--named", type=at_least_one, default=16, help="pictures of a step in which patches are named (default: 16)"
+    )
+    parser.add_argument(
+        "--clues", action=argparse.BooleanOptionalAction, default=True, help="questions on the way to others"
+    )
     options = parser.parse_args()
     for name in stages:
         if (steps := getattr(options, f"{name}_steps")) < 0:
@@ -244,7 +246,7 @@ def main() -> None:
     processor = tiny_processor(model.config, tokenizer)
     prepare(options, model.config)
     logs = [*train_namers(model.model, options)]
-    logs += [*train_maps(model, processor, options), *train_stages(model, processor, options)]
+    logs += train_stages(model, processor, options)
     model.save_pretrained(options.folder)
     processor.save_pretrained(options.folder)
     draw_curves(logs, options.folder / "curves.png")

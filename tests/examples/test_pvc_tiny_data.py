@@ -45,6 +45,7 @@ from optimizer import MOST_LEFT_OUT, Muon, MuonAdamW
 from patches import PatchDataset, TokenNamer, patch_labels
 from pictures import (
     MOSAIC_COLOURS,
+    PICTURE_WEIGHTS,
     SQUARES,
     Item,
     character_picture,
@@ -357,7 +358,7 @@ def test_a_varied_hand_keeps_its_characters_in_the_picture(labelled):
 
 def test_labels_of_patches_name_what_is_drawn():
     config = tiny_config(tiny_tokenizer()).vision_config
-    data = PatchDataset(20, config, seed=0)
+    data = PatchDataset(20, config, 0, PICTURE_WEIGHTS)
     for index in range(20):
         sample, row = make_sample("image", "train", 0, index, labelled=True), data[index]
         assert row["pixel_values"].shape == (3, 64, 64) and row["pixel_values"].dtype == torch.uint8
@@ -467,8 +468,9 @@ def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     """All stages, stopped in the last one while a checkpoint is written; the weights are those of a whole run."""
 
     def run(folder):
-        arguments = ["train", str(folder), "--batch-size", "2", "--workers", "0", "--save-every", "2"]
-        steps = {"patches": 1, "tokens": 1, "maps": 1, "pictures": 1, "mixed": 1, "reading": 4}
+        arguments = ["train", str(folder), "--batch-size", "2", "--named", "4", "--workers", "0"]
+        arguments += ["--save-every", "2"]
+        steps = {"patches": 1, "tokens": 1, "pictures": 1, "mixed": 1, "reading": 4}
         arguments += [f"--{stage}-steps={number}" for stage, number in steps.items()]
         monkeypatch.setattr(sys, "argv", arguments)
         train.main()
@@ -490,7 +492,7 @@ def test_a_stage_of_no_steps_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "train", lambda name, *given: names.append(name) or [{"step": 1, "loss": 1.0}])
     monkeypatch.setattr(sys, "argv", ["train", str(tmp_path), "--dtype", "float32", "--tokens-steps", "0"])
     train.main()
-    assert names == ["patches", "maps", "pictures", "reading"]  # by default there is no `mixed`
+    assert names == ["patches", "pictures", "mixed", "reading"]
 
 
 def test_a_run_of_a_version_with_other_options_is_refused(tmp_path):
