@@ -56,6 +56,7 @@ IMAGE_STEPS = (1, 2, 4, 8)
 DRAWN = {"evenly": PICTURE_WEIGHTS, "reading": READING_WEIGHTS, "one-colour": ONE_COLOUR_WEIGHTS}
 MAY_CHANGE = ("folder", "save_every", "workers")  # options that change nothing of what is learned
 FIRST_STEPS = {"patches": 1600, "tokens": 9000}  # of the stages before `STAGES`
+ONLY_FOR = {"drawn": ("reading",), "named": FIRST_STEPS}  # the stages that an option is about
 
 
 class Stage(NamedTuple):
@@ -237,8 +238,10 @@ def main() -> None:
     for name in stages:
         if (steps := getattr(options, f"{name}_steps")) < 0:
             parser.error(f"--{name}-steps {steps} is less than none: 0 leaves a stage out.")
-    if not options.reading_steps and options.drawn != parser.get_default("drawn"):
-        parser.error(f"--drawn {options.drawn} is about the stage reading, which has no steps.")
+    for option, names in ONLY_FOR.items():
+        value = getattr(options, option)
+        if value != parser.get_default(option) and not any(getattr(options, f"{name}_steps") for name in names):
+            parser.error(f"--{option} {value} is about the stage {' or '.join(names)}, which has no steps.")
     set_seed(options.seed)
 
     tokenizer = kept_tokenizer(options.folder / "runs" / "tokenizer")

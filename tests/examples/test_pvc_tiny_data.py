@@ -521,6 +521,11 @@ def test_the_checkpoint_is_trained_on_with_pages(tmp_path, monkeypatch, capsys):
     [
         (train, ["--tokens-steps", "-1"], "--tokens-steps -1 is less than none"),
         (train, ["--reading-steps", "0", "--drawn", "one-colour"], "--drawn one-colour is about the stage reading"),
+        (
+            train,
+            ["--patches-steps", "0", "--tokens-steps", "0", "--named", "8"],
+            "--named 8 is about the stage patches or tokens, which has no steps.",
+        ),
         (train, ["--parts", "0"], "argument --parts: 0 is less than one."),
         (
             train_pages,
