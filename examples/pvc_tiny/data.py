@@ -32,7 +32,7 @@ TASKS = {  # by kind
     "split-mosaic": SPLIT_MOSAIC_TASKS,
     "video": CLIP_TASKS,
 }
-MAX_QUESTIONS = 8  # of a training conversation, before the description
+MAX_QUESTIONS = 8  # of a training conversation, before clues and the description
 
 
 @dataclass
@@ -148,7 +148,7 @@ class TinyDataset(Dataset):
         return {"messages": messages}
 
     def _about(self, sample: Sample, rng: random.Random, most: int) -> list[dict]:
-        """Messages with up to `most` questions about a sample, and its description."""
+        """Messages with up to `most` questions about a sample, its clues if wanted, and its description."""
         description, *others = sample.questions
         asked = [] if rng.random() < 0.2 else rng.sample(others, min(most, len(others)))
         if asked and self.clues and sample.labels:  # after the others: clues name what is to be read

@@ -55,8 +55,8 @@ from tables import write_file
 IMAGE_STEPS = (1, 2, 4, 8)
 DRAWN = {"evenly": PICTURE_WEIGHTS, "reading": READING_WEIGHTS, "one-colour": ONE_COLOUR_WEIGHTS}
 MAY_CHANGE = ("folder", "save_every", "workers")  # options that change nothing of what is learned
-FIRST_STEPS = {"patches": 1600, "tokens": 9000}  # of the stages before `STAGES`
-ONLY_FOR = {"drawn": ("reading",), "named": FIRST_STEPS}  # the stages that an option is about
+NAMING_STEPS = {"patches": 1600, "tokens": 9000}
+ONLY_FOR = {"drawn": ("reading",), "named": NAMING_STEPS}  # the stages that an option is about
 
 
 class Stage(NamedTuple):
@@ -182,7 +182,7 @@ def train(name: str, model, data, options: argparse.Namespace, batch_size: int, 
         seed=options.seed,
         use_cpu=not torch.cuda.is_available(),
     )
-    validation = [Validation(processor, clips=name in ("mixed", "reading"))] if processor else []
+    validation = [Validation(processor, clips=name != "pictures")] if processor else []
     trainer = (PartsTrainer if processor else Trainer)(
         model=model,
         args=arguments,
@@ -218,14 +218,15 @@ def train_stages(model, processor, options: argparse.Namespace) -> Iterator[list
         if steps := getattr(options, f"{name}_steps"):
             seed = options.seed + number
             weights = DRAWN[options.drawn] if name == "reading" else PICTURE_WEIGHTS
-            drawn = IMAGE_STEPS, weights, stage.second, options.clues
-            data = TinyDataset(steps * size, stage.turns, size, seed, *drawn)
+            data = TinyDataset(
+                steps * size, stage.turns, size, seed, IMAGE_STEPS, weights, stage.second, options.clues
+            )
             yield train(name, model, data, options, size, stage.schedule, processor)
 
 
 def main() -> None:
     parser = training_parser(__doc__)
-    stages = {**FIRST_STEPS, **{name: stage.steps for name, stage in STAGES.items()}}
+    stages = {**NAMING_STEPS, **{name: stage.steps for name, stage in STAGES.items()}}
     for name, steps in stages.items():
         parser.add_argument(f"--{name}-steps", type=int, default=steps, help="0: not at all (default: %(default)s)")
     parser.add_argument(
@@ -248,8 +249,7 @@ def main() -> None:
     model = initialize(tiny_config(tokenizer))
     processor = tiny_processor(model.config, tokenizer)
     prepare(options, model.config)
-    logs = [*train_namers(model.model, options)]
-    logs += train_stages(model, processor, options)
+    logs = [*train_namers(model.model, options), *train_stages(model, processor, options)]
     model.save_pretrained(options.folder)
     processor.save_pretrained(options.folder)
     draw_curves(logs, options.folder / "curves.png")
