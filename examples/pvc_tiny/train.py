@@ -9,11 +9,9 @@ r"""Trains pvc-tiny from scratch on data that it makes, with transformers' Train
 
 What each of the two has learned: docs/evidence.md, from "By one command" on.
 
-Six stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a
+Five stages. `patches` teaches the encoder to name what covers each patch of a picture: PVC, too, starts from a
 ViT that can see. In `tokens` each token that the text model gets names what covers its patches. Both take small
-batches: sixteen pictures have a thousand patches. `answers`, which is left out unless `--answers-steps` asks for it,
-teaches the text model alone: PVC starts from one that can answer, too. It asks each question alone about a picture in
-one step, and the encoder is frozen. `pictures` teaches the whole model to describe and to answer. In
+batches: sixteen pictures have a thousand patches. `pictures` teaches the whole model to describe and to answer. In
 `mixed` and `reading` there are clips of 6 to 16 frames among the pictures, and a second picture or clip in a fifth of
 the conversations; the kinds of pictures of `reading` are as `--drawn` says. The compressor starts from coarse to fine,
 and each picture gets 1, 2, 4 or 8 steps, so that the one checkpoint can be used with any of them. Training alone asks
@@ -34,7 +32,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from alone import AloneCollator
 from curves import draw_curves
 from data import TinyDataset, at_least_one
 from evaluate import accuracy
@@ -56,7 +53,6 @@ from tables import write_file
 
 
 IMAGE_STEPS = (1, 2, 4, 8)
-ALONE = 8  # pictures of a step in which each question is asked alone
 DRAWN = {"evenly": PICTURE_WEIGHTS, "reading": READING_WEIGHTS, "one-colour": ONE_COLOUR_WEIGHTS}
 MAY_CHANGE = ("folder", "save_every", "workers")  # options that change nothing of what is learned
 NAMING_STEPS = {"patches": 1600, "tokens": 9000}
@@ -64,20 +60,15 @@ ONLY_FOR = {"drawn": ("reading",), "named": NAMING_STEPS}  # the stages that an 
 
 
 class Stage(NamedTuple):
-    """A stage of conversations: `turns` and `second` as in `TinyDataset`; the learning rate's `schedule`.
-
-    `alone`: each question is asked alone about a picture in one step, and encoder and compressor are frozen.
-    """
+    """A stage of conversations: `turns` and `second` as in `TinyDataset`; the learning rate's `schedule`."""
 
     steps: int
     turns: tuple[str, ...]
     schedule: str
     second: float = 0.0
-    alone: bool = False
 
 
 STAGES = {
-    "answers": Stage(0, ("image",), "cosine", alone=True),
     "pictures": Stage(800, ("image",), "constant_with_warmup"),
     "mixed": Stage(450, ("image", "video", "video"), "constant_with_warmup", second=0.2),
     "reading": Stage(1600, ("image", "image", "image", "video"), "cosine", second=0.2),
@@ -170,22 +161,7 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
-def batches_of(processor, alone: bool, parts: int) -> PartsCollator:
-    """What makes batches of conversations, or of questions that are asked `alone`."""
-    collate = PVCDataCollator(processor)
-    return PartsCollator(AloneCollator(collate, processor.tokenizer) if alone else collate, parts)
-
-
-def train(
-    name: str,
-    model,
-    data,
-    options: argparse.Namespace,
-    batch_size: int,
-    schedule: str,
-    processor=None,
-    alone: bool = False,
-):
+def train(name: str, model, data, options: argparse.Namespace, batch_size: int, schedule: str, processor=None):
     """Trains a stage and returns the log; goes on from the stage's last whole checkpoint if there is one."""
     arguments = TrainingArguments(
         output_dir=str(options.folder / "runs" / name),
@@ -206,12 +182,12 @@ def train(
         seed=options.seed,
         use_cpu=not torch.cuda.is_available(),
     )
-    validation = [Validation(processor, clips=name != "pictures")] if processor and not alone else []
+    validation = [Validation(processor, clips=name != "pictures")] if processor else []
     trainer = (PartsTrainer if processor else Trainer)(
         model=model,
         args=arguments,
         train_dataset=data,
-        data_collator=batches_of(processor, alone, options.parts) if processor else None,
+        data_collator=PartsCollator(PVCDataCollator(processor), options.parts) if processor else None,
         callbacks=validation,
         optimizers=(MuonAdamW(model, options.muon_lr, options.adamw_lr, 0.05, getattr(torch, options.dtype)), None),
     )
@@ -237,17 +213,15 @@ def train_namers(model: PVCModel, options: argparse.Namespace) -> Iterator[list[
 
 def train_stages(model, processor, options: argparse.Namespace) -> Iterator[list[dict]]:
     """The stages of conversations -> their logs."""
+    size = options.batch_size
     for number, (name, stage) in enumerate(STAGES.items(), start=1):
         if steps := getattr(options, f"{name}_steps"):
             seed = options.seed + number
             weights = DRAWN[options.drawn] if name == "reading" else PICTURE_WEIGHTS
-            size, image_steps = (ALONE, (1,)) if stage.alone else (options.batch_size, IMAGE_STEPS)
             data = TinyDataset(
-                steps * size, stage.turns, size, seed, image_steps, weights, stage.second, options.clues
+                steps * size, stage.turns, size, seed, IMAGE_STEPS, weights, stage.second, options.clues
             )
-            for part in (model.model.vision_tower, model.model.compressor):
-                part.requires_grad_(not stage.alone)
-            yield train(name, model, data, options, size, stage.schedule, processor, stage.alone)
+            yield train(name, model, data, options, size, stage.schedule, processor)
 
 
 def main() -> None:

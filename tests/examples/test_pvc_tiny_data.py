@@ -470,7 +470,7 @@ def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     def run(folder):
         arguments = ["train", str(folder), "--batch-size", "2", "--named", "4", "--workers", "0"]
         arguments += ["--save-every", "2"]
-        steps = {"patches": 1, "tokens": 1, "answers": 1, "pictures": 1, "mixed": 1, "reading": 4}
+        steps = {"patches": 1, "tokens": 1, "pictures": 1, "mixed": 1, "reading": 4}
         arguments += [f"--{stage}-steps={number}" for stage, number in steps.items()]
         monkeypatch.setattr(sys, "argv", arguments)
         train.main()
